@@ -1,0 +1,108 @@
+from keras import ops
+
+from keras_pde import geometry
+from keras_pde.attacks.ascent import ascend, movable, to_bounds
+from keras_pde.registry import register
+from keras_pde.training.objective import DataTerm
+
+_NOISE = 0  # purpose of this term's noise within a step
+
+
+@register("objective", "adversarial", norm="l2", epsilon=0.1)
+class Adversarial(DataTerm):
+    """The compiled loss at perturbed images: adversarial training.
+
+    With one step the images are x + epsilon * steepest(grad l), and to first order the objective
+    is E[l + epsilon |grad l|_dual]: J1 (FGSM) for `norm="linf"`, J2 for `norm="l2"`, the one-pixel
+    variant for `norm="l1"`. More steps are PGD training,
+    min E[ max { l(x + d) : |d| <= epsilon } ].
+
+    Sources: Goodfellow, Shlens and Szegedy (2015), arXiv 1412.6572; Madry et al. (2018), arXiv
+    1706.06083; Finlay, Oberman and Abbasi (2018), arXiv 1810.00953.
+
+    The images are crafted in inference mode; weights are constants while that happens.
+
+    Args:
+        norm: `"l1" | "l2" | "linf"`, the norm of the *perturbation* (the threat model).
+        epsilon: its largest length, in the units of the images. Not negative.
+        steps: gradient steps, at least 1.
+        step_size: length of one step in `norm`; default `epsilon` for one step,
+            `2.5 * epsilon / steps` for more.
+        random_start: whether the ascent starts at a random point of the ball.
+        epsilon_norm: norm in which `epsilon` is the length of the perturbation, if it is not
+            `norm`, for a single step: with `norm="linf", epsilon_norm="l2"` the direction is
+            sign(grad l), scaled to Euclidean length `epsilon` (the 2018 recipe).
+        bounds: `(low, high)` range to which the images are clipped, or `None`.
+
+    Raises:
+        ValueError: an argument is out of range, or `epsilon_norm` is combined with several steps
+            or a random start.
+
+    Example:
+
+    >>> j2 = Adversarial("l2", epsilon=0.1)
+    >>> pgd = Adversarial("linf", epsilon=8 / 255, steps=7, random_start=True)
+    """
+
+    name = "adversarial"
+
+    def __init__(
+        self,
+        norm,
+        epsilon,
+        steps=1,
+        step_size=None,
+        random_start=False,
+        epsilon_norm=None,
+        bounds=(0.0, 1.0),
+    ):
+        geometry.get(norm)
+        if epsilon < 0:
+            raise ValueError(f"Received epsilon={epsilon}; expected a length, at least 0.")
+        if int(steps) != steps or steps < 1:
+            raise ValueError(f"Received steps={steps}; expected an integer, at least 1.")
+        if step_size is not None and step_size <= 0:
+            raise ValueError(f"Received step_size={step_size}; expected a positive length or None.")
+        if epsilon_norm is not None:
+            geometry.get(epsilon_norm)
+            if steps > 1 or random_start or step_size is not None:
+                raise ValueError(
+                    f"Received epsilon_norm={epsilon_norm!r} with steps={steps}, "
+                    f"random_start={random_start}, step_size={step_size}; it is defined for a "
+                    "single step from the clean image. Drop it, or use steps=1 and nothing else."
+                )
+        if bounds is not None and not bounds[0] < bounds[1]:
+            raise ValueError(f"Received bounds={bounds}; expected (low, high) or None.")
+        self.norm, self.epsilon = norm, epsilon
+        self.steps, self.step_size = steps, step_size
+        self.random_start = random_start
+        self.epsilon_norm = epsilon_norm
+        self.bounds = None if bounds is None else tuple(bounds)
+
+    def images(self, step):
+        norm = geometry.get(self.norm)
+        if self.epsilon_norm is not None:
+            direction = norm.steepest(movable(step.clean.gradient, step.x, self.bounds))
+            direction = geometry.get(self.epsilon_norm).rescale(direction, self.epsilon)
+            return ops.stop_gradient(to_bounds(step.x + direction, self.bounds))
+        step_size = self.step_size
+        if step_size is None:
+            step_size = self.epsilon * (1.0 if self.steps == 1 else 2.5 / self.steps)
+        if self.random_start:
+            start = norm.random(step.keys(_NOISE), step.x.shape[1:], self.epsilon)
+            start = to_bounds(step.x + ops.cast(start, step.x.dtype), self.bounds)
+            gradient = step.crafting_gradient(start)
+        else:
+            start, gradient = step.x, step.clean.gradient
+        images = ascend(
+            step.crafting_gradient,
+            start,
+            gradient,
+            step.x,
+            norm,
+            self.epsilon,
+            step_size,
+            self.steps,
+            self.bounds,
+        )
+        return ops.stop_gradient(images)

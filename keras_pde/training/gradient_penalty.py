@@ -1,0 +1,130 @@
+from fractions import Fraction
+
+from keras import ops
+
+from keras_pde import geometry, noise
+from keras_pde.geometry import per_example
+from keras_pde.registry import register, unknown_name
+from keras_pde.training.objective import Penalty
+
+_SELECTION = 1  # purpose of this term's noise within a step
+_AT = ("clean", "perturbed")
+_STATISTICS = ("inference", "batch")
+
+
+def check_choice(what, received, choices):
+    """Refuses a value that is not one of the choices."""
+    if received not in choices:
+        raise unknown_name(what, received, choices)
+
+
+@register("objective", "gradient_penalty", norm="l2", weight=0.1)
+class GradientPenalty(Penalty):
+    """Mean length of the loss's input gradient, to the first or second power.
+
+    `power=1`: weight * mean |grad l(x_i)| (total variation). `power=2`:
+    weight / 2 * mean |grad l(x_i)|^2 (Tikhonov).
+
+    `method="double_backprop"` differentiates the gradient itself (Drucker and LeCun, 1992).
+    `"finite_difference"` differentiates the quotient d_i = (l(x_i + h v_i) - l(x_i)) / h along the
+    normalised gradient v_i, taken as a constant (Finlay and Oberman, 2019, arXiv 1905.11468);
+    d_i tends to |grad l(x_i)| with h. It amplifies rounding by 1/h.
+
+    With `statistics="batch"` the gradient is that of the training pass, which it shares whenever
+    it can. On TensorFlow, second derivatives through training-mode `BatchNormalization` are wrong
+    by a few 1e-4, since `tf.nn.moments` stops a gradient; `synchronized=True` in that layer, or
+    `statistics="inference"` here, makes them exact.
+
+    Args:
+        norm: `"l1" | "l2" | "linf"`, the norm of the *gradient*. It defends against perturbations
+            in the dual norm: `"l1"` against `"linf"`, `"l2"` against `"l2"`.
+        weight: factor, not negative.
+        power: 1 or 2.
+        method: `"double_backprop"` or `"finite_difference"`.
+        step: h, the length of the difference in the dual norm. Positive.
+        fraction: part of each batch, drawn at random, that is penalised, in (0, 1].
+        at: `"clean"` or `"perturbed"` images (the same without an adversarial data term).
+        statistics: of BatchNormalization: `"batch"` or `"inference"` (the moving ones).
+
+    Raises:
+        ValueError: an argument is out of range.
+
+    Example:
+
+    >>> tikhonov = Plain() + GradientPenalty("l2", weight=0.1, power=2)
+    """
+
+    name = "gradient_penalty"
+
+    def __init__(
+        self,
+        norm,
+        weight,
+        power=1,
+        method="double_backprop",
+        step=0.01,
+        fraction=1.0,
+        at="clean",
+        statistics="batch",
+    ):
+        geometry.get(norm)
+        check_choice("power", power, (1, 2))
+        check_choice("method", method, ("double_backprop", "finite_difference"))
+        check_choice("`at`", at, _AT)
+        check_choice("statistics", statistics, _STATISTICS)
+        if weight < 0:
+            raise ValueError(f"Received weight={weight}; expected at least 0.")
+        if step <= 0:
+            raise ValueError(f"Received step={step}; expected a positive length.")
+        if not 0 < fraction <= 1:
+            raise ValueError(f"Received fraction={fraction}; expected a number in (0, 1].")
+        self.norm, self.weight, self.power = norm, weight, power
+        self.method, self.step, self.fraction = method, step, fraction
+        self.at, self.statistics = at, statistics
+
+    def needs_main_gradient(self, shared):
+        # For a part of the batch, double backpropagation is cheaper on that part alone.
+        partly = self.fraction < 1 and self.method == "double_backprop"
+        return shared and self.statistics == "batch" and not partly
+
+    def needs_batch_statistics(self):
+        return self.statistics == "batch" and self.fraction < 1
+
+    def value(self, step):
+        index = self._index(step)
+        length = self._slope if self.method == "finite_difference" else self._length
+        lengths = length(step, index)
+        if self.power == 2:
+            lengths = ops.square(lengths) / 2.0
+        return self.weight * ops.mean(step.weighted(lengths, index))
+
+    def _index(self, step):
+        """Numbers of the penalised examples, `None` for all."""
+        if self.fraction == 1:
+            return None
+        order = ops.argsort(noise.uniform(step.keys(_SELECTION), (1,))[:, 0])
+        # Rounded up in integers: the batch size may be a tensor (TensorFlow) or must not (JAX).
+        part = Fraction(self.fraction).limit_denominator(1000)
+        size = step.batch_size()
+        return order[: (size * part.numerator + part.denominator - 1) // part.denominator]
+
+    def _length(self, step, index):
+        there = step.penalised(self.at, self.statistics, index)
+        return geometry.get(self.norm).norm(there.gradient)
+
+    def _slope(self, step, index):
+        here = self._base(step, index)
+        v = ops.stop_gradient(geometry.get(self.norm).dual.steepest(here.gradient))
+        moved = here.x + per_example(self.step, v) * v
+        if index is None:
+            there = step.run(moved, training=self.statistics == "batch")
+        else:
+            there = step.run_partial(moved, self.statistics, index)
+        return (there.losses - here.losses) / self.step
+
+    def _base(self, step, index):
+        """The pass at the penalised images; a part of the batch reuses the main pass if it may."""
+        reusable = self.statistics == "batch" and step.is_main(self.at)
+        if index is None or not (reusable and step.main_is_deterministic()):
+            return step.penalised(self.at, self.statistics, index)
+        return step.main.part(index)

@@ -1,0 +1,97 @@
+from keras import ops
+
+from keras_pde import geometry
+from keras_pde.registry import register
+from keras_pde.training import replicas
+from keras_pde.training.gradient_penalty import _AT, _STATISTICS, check_choice
+from keras_pde.training.objective import Penalty
+
+
+@register("objective", "max_gradient_penalty", weight=0.1)
+class MaxGradientPenalty(Penalty):
+    """Hinge on the largest input gradient of the batch: weight * max(max_i |grad l(x_i)| - floor, 0).
+
+    A sampled Lipschitz constant of the loss, as in the hinged regulariser max(Lip - L0, 0) of
+    Oberman and Calder (2018, arXiv 1808.09540) and J2-Lip of Finlay, Oberman and Abbasi (2018,
+    arXiv 1810.00953). It is an estimate from the batch, not a certificate.
+
+    The derivative of a maximum involves the arg-max only, so only `top_k` candidates are
+    differentiated (double backpropagation). There are two different penalties here, with almost
+    orthogonal derivatives when the model has BatchNormalization:
+
+    * `statistics="inference"`: gradients of the deployed network, with moving statistics.
+      Candidates are chosen by the gradients at the clean images, which crafting has computed
+      already. That is exact for `at="clean"`, also with `top_k=1`; for `at="perturbed"` it is exact
+      as long as the perturbation does not reorder the candidates; a larger `top_k` guards
+      against that.
+    * `statistics="batch"`: gradients of the training pass. Candidates are chosen by that pass's
+      gradients and differentiated with its batch statistics (as if an image did not change
+      them); `top_k=None` differentiates the whole batch, which is the 2018 penalty itself.
+
+    Sample weights multiply gradients, as they multiply the losses.
+
+    Args:
+        weight: factor, not negative.
+        floor: L0, the slope that costs nothing. Not negative.
+        top_k: number of candidates, or `None` for the whole batch.
+        scale: `"per_example"`: |grad l(x_i)|; `"batch_mean"`: divided by the (global) batch size,
+            the gradient of the mean loss, as the 2018 code has it.
+        at: `"clean"` or `"perturbed"` images (the same without an adversarial data term).
+        statistics: `"inference"` or `"batch"`.
+        norm: `"l1" | "l2" | "linf"`, the norm of the *gradient* (the dual of the threat model's).
+
+    Raises:
+        ValueError: an argument is out of range.
+
+    Example:
+
+    >>> tulip = Adversarial("l2", 0.1) + MaxGradientPenalty(1.0, at="perturbed")
+    """
+
+    name = "max_gradient_penalty"
+
+    def __init__(
+        self,
+        weight,
+        floor=0.0,
+        top_k=1,
+        scale="per_example",
+        at="clean",
+        statistics="inference",
+        norm="l2",
+    ):
+        geometry.get(norm)
+        check_choice("scale", scale, ("per_example", "batch_mean"))
+        check_choice("`at`", at, _AT)
+        check_choice("statistics", statistics, _STATISTICS)
+        if weight < 0 or floor < 0:
+            raise ValueError(f"Received weight={weight}, floor={floor}; expected at least 0.")
+        if top_k is not None and (int(top_k) != top_k or top_k < 1):
+            raise ValueError(f"Received top_k={top_k}; expected an integer, at least 1, or None.")
+        self.weight, self.floor, self.top_k = weight, floor, top_k
+        self.scale, self.at, self.statistics, self.norm = scale, at, statistics, norm
+
+    def needs_main_gradient(self, shared):
+        return self.statistics == "batch"
+
+    def needs_batch_statistics(self):
+        return self.statistics == "batch" and self.top_k is not None
+
+    def value(self, step):
+        index = self._candidates(step)
+        there = step.penalised(self.at, self.statistics, index)
+        lengths = step.weighted(geometry.get(self.norm).norm(there.gradient), index)
+        largest = ops.max(lengths)
+        if self.scale == "batch_mean":
+            largest = largest / ops.cast(step.batch_size() * replicas.count(), largest.dtype)
+        largest = replicas.global_maximum(largest)
+        # The floor is paid once: other replicas than the winner hold zero.
+        return self.weight * ops.maximum(largest - self.floor * replicas.count(), 0.0)
+
+    def _candidates(self, step):
+        """Numbers of the `top_k` examples with the largest gradients, `None` for all."""
+        if self.top_k is None:
+            return None
+        source = step.main if self.statistics == "batch" else step.clean
+        lengths = step.weighted(geometry.get(self.norm).norm(source.gradient))
+        return ops.argsort(-ops.stop_gradient(lengths))[: self.top_k]

@@ -1,0 +1,41 @@
+"""What a training step must know about `tf.distribute`: 1 replica everywhere but under a strategy."""
+
+import keras
+from keras import ops
+
+if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
+
+    def count() -> int:
+        """Number of replicas whose gradients will be summed."""
+        return tf.distribute.get_strategy().num_replicas_in_sync
+
+    def index():
+        """Number of this replica, an int32 scalar."""
+        context = tf.distribute.get_replica_context()
+        return ops.cast(context.replica_id_in_sync_group, "int32")
+
+else:
+
+    def count() -> int:
+        """Number of replicas whose gradients will be summed."""
+        return 1
+
+    def index():
+        """Number of this replica."""
+        return 0
+
+
+def global_maximum(value):
+    """The largest of the replicas' scalars, as a term whose *mean over replicas* is that maximum.
+
+    Only the replica that holds it (the first, in a tie) keeps its value, times their number; the
+    others contribute zero. So the gradient that reaches the weights is the maximum's own.
+    """
+    if count() == 1:
+        return value
+    mine = ops.one_hot(index(), count(), dtype=value.dtype)
+    context = tf.distribute.get_replica_context()
+    values = context.all_reduce(tf.distribute.ReduceOp.SUM, mine * ops.stop_gradient(value))
+    wins = ops.equal(ops.cast(ops.argmax(values), "int32"), index())
+    return ops.where(wins, value * count(), ops.zeros_like(value))

@@ -1,0 +1,243 @@
+import contextlib
+
+import keras
+from keras import ops
+
+from keras_pde.checks import check_images, class_labels
+from keras_pde.training import heads, replicas
+from keras_pde.training.objective import compose
+from keras_pde.training.step import Step
+
+_BACKEND = keras.backend.backend()
+
+if _BACKEND == "tensorflow":
+    from keras_pde.training.tensorflow_hook import Hook
+elif _BACKEND == "jax":
+    from keras_pde.training.jax_hook import Hook
+else:
+
+    class Hook:
+        """Refuses to train on other backends."""
+
+        def compile(self, *args, **kwargs):
+            raise ValueError(
+                f"Received the Keras backend {_BACKEND!r}; `RobustModel` trains on TensorFlow and "
+                "JAX. Attacks, evaluation and `load_model` work here: train elsewhere, load here."
+            )
+
+
+@keras.saving.register_keras_serializable(package="keras_pde")
+class RobustModel(Hook, keras.Model):
+    """Trains a Keras model with a robust objective, through `compile` and `fit`.
+
+    Training minimises the objective's data term (the compiled loss at clean or perturbed images)
+    plus its penalties. Everything else is the plain model's: `evaluate`, `predict` and all `val_*`
+    run the model on clean data with the compiled loss, weights files are the model's own, and
+    `.model` gives it back (weights are shared). `loss` is the total; each term is a metric as well.
+    Compiled metrics see the predictions of the pass that trains, so they are robust accuracies of a
+    kind when the data term is adversarial.
+
+    Works with Functional, Sequential and subclassed models of one input and one output, any Keras
+    loss, class and sample weights, mixed precision, `steps_per_execution`, and on TensorFlow under
+    `tf.distribute.MirroredStrategy`. Activity and weight regularisers count as usual.
+
+    A `.keras` file of the wrapper needs `import keras_pde` when it is loaded; publish `.model`.
+
+    Args:
+        model: the Keras model to train, with images in [0, 1] (any normalisation inside).
+        objective: a term or a sum of terms from `keras_pde.objectives`.
+        seed: integer; noise is a function of (seed, training step, example).
+
+    Raises:
+        ValueError: not a Keras model, an unknown objective; in `compile`, a loss that does not fit
+            the model's head; in `fit`, images outside the objective's bounds, NaN, labels out of
+            range, or an option that Keras cannot do under a distribution strategy.
+
+    Example:
+
+    >>> robust = kp.RobustModel(model, kp.objectives.Adversarial("l2", epsilon=0.1))
+    >>> robust.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    >>> robust.fit(x_train, y_train, epochs=5)
+    >>> robust.model.save("robust.keras")
+    """
+
+    def __init__(self, model, objective, seed=0, name=None, **kwargs):
+        if not isinstance(model, keras.Model):
+            raise ValueError(
+                f"Received model of type {type(model).__name__}; expected a `keras.Model`."
+            )
+        kwargs.setdefault("dtype", model.dtype_policy)
+        super().__init__(name=name, **kwargs)
+        self.model = model
+        self.objective = compose(objective)
+        self.seed = seed
+        self.term_trackers = [keras.metrics.Mean(name=n) for n in self.objective.names]
+        self._evaluating = False
+
+    # The plain model's behaviour
+
+    def call(self, inputs, training=None):
+        return self.model(inputs, training=training)
+
+    def compute_output_shape(self, input_shape):
+        return self.model.compute_output_shape(input_shape)
+
+    def save_weights(self, filepath, **kwargs):
+        return self.model.save_weights(filepath, **kwargs)
+
+    def load_weights(self, filepath, **kwargs):
+        return self.model.load_weights(filepath, **kwargs)
+
+    def get_config(self):
+        serialize = keras.saving.serialize_keras_object
+        return {
+            **super().get_config(),
+            "model": serialize(self.model),
+            "objective": serialize(self.objective),
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        for key in ("model", "objective"):
+            config[key] = keras.saving.deserialize_keras_object(
+                config[key], custom_objects=custom_objects
+            )
+        return cls(**config)
+
+    # Training
+
+    def compile(self, optimizer="rmsprop", loss=None, **kwargs):
+        heads.check_loss(self.model, loss)
+        super().compile(optimizer=optimizer, loss=loss, **kwargs)
+        self._example_loss = _per_example(loss)
+
+    def fit(self, x=None, y=None, **kwargs):
+        self._check_data(x, y)
+        self._check_distribution()
+        return super().fit(x, y, **kwargs)
+
+    def evaluate(self, *args, **kwargs):
+        with self._plain_metrics():
+            return super().evaluate(*args, **kwargs)
+
+    def test_on_batch(self, *args, **kwargs):
+        with self._plain_metrics():
+            return super().test_on_batch(*args, **kwargs)
+
+    @contextlib.contextmanager
+    def _plain_metrics(self):
+        """Within it the objective's terms are no metrics: they have no values to show."""
+        self._evaluating = True
+        try:
+            yield
+        finally:
+            self._evaluating = False
+
+    def get_metrics_result(self):
+        results = super().get_metrics_result()
+        if self._evaluating:
+            results = {k: v for k, v in results.items() if k not in self.objective.names}
+        return results
+
+    def _step(self, trainable, non_trainable, x, y, sample_weight, iteration) -> Step:
+        x, y = _tensor(x, "x"), _tensor(y, "y")
+        if not keras.backend.is_float_dtype(x.dtype):
+            x = ops.cast(x, keras.config.floatx())
+        loss = self._example_loss
+        return Step(
+            self.model, loss, trainable, non_trainable, x, y, sample_weight, self.seed, iteration
+        )
+
+    def _objective_loss(self, x, y, sample_weight, step):
+        """Runs the objective; the total loss (scaled for replicas) and the main pass.
+
+        Term trackers are updated on the way.
+        """
+        penalties = self.objective(step)
+        main = step.main
+        # The trainer's own loss, with the regularisers of the main pass (Keras' JAX trainer hands
+        # them over in the same way).
+        self._losses_override = list(main.extra_losses)
+        loss = self.compute_loss(x, y, main.outputs, sample_weight, training=True)
+        self._losses_override = []
+        data = ops.mean(step.weighted(main.losses))
+        for tracker, value in zip(self.term_trackers, [data, *penalties], strict=True):
+            tracker.update_state(value, sample_weight=step.batch_size())
+        for penalty in penalties:
+            loss = loss + ops.cast(penalty, loss.dtype) / replicas.count()
+        return loss, main
+
+    # Early refusals
+
+    def _check_data(self, x, y):
+        bounds = self.objective.data.bounds
+        if not hasattr(x, "__array__"):
+            return  # generators and datasets are consumed by looking at them
+        check_images(ops.convert_to_numpy(x), bounds, "x")
+        outputs = getattr(self.model, "output_shape", None)
+        loss = self.loss if isinstance(self.loss, str) else type(self.loss).__name__
+        if y is not None and outputs and "categorical" in loss.lower().replace("_", ""):
+            class_labels(y, outputs[-1], len(x))
+
+    def _check_distribution(self):
+        if _BACKEND != "tensorflow" or self.distribute_strategy.num_replicas_in_sync == 1:
+            return
+        optimizer = self.optimizer
+        found = {
+            "gradient_accumulation_steps": optimizer.gradient_accumulation_steps,
+            "ema_overwrite_frequency": optimizer.use_ema and optimizer.ema_overwrite_frequency,
+        }
+        for name in ("clipnorm", "global_clipnorm", "clipvalue"):
+            found[name] = getattr(optimizer, name)
+        reasons = {
+            "gradient_accumulation_steps": "crashes in Keras (merge_call inside a condition)",
+            "ema_overwrite_frequency": "crashes in Keras (merge_call inside a condition)",
+        }
+        for name, value in found.items():
+            if value:
+                reason = reasons.get(name, "clips each replica's gradient before they are summed")
+                raise ValueError(
+                    f"Received an optimizer with {name}={value} under a strategy of several "
+                    f"replicas, where it {reason}. Create the optimizer without it."
+                )
+        for layer in self.model._flatten_layers():
+            if isinstance(layer, keras.layers.BatchNormalization) and not layer.synchronized:
+                raise ValueError(
+                    f"Received the layer {layer.name!r} with synchronized=False under a strategy "
+                    "of several replicas, whose moving statistics would drift apart, so that the "
+                    "saved model is not the trained one. Build it with synchronized=True."
+                )
+
+
+def _tensor(value, what):
+    if isinstance(value, dict | list | tuple):
+        raise ValueError(
+            f"Received {what} as a {type(value).__name__}; `RobustModel` needs one tensor, since "
+            "perturbations and input gradients are about one input and one output."
+        )
+    return ops.convert_to_tensor(value)
+
+
+def _per_example(loss):
+    """`(y, outputs) -> (batch,)` from anything that `compile` takes as a loss."""
+    if loss is None or isinstance(loss, dict | list | tuple):
+        raise ValueError(f"Received loss={loss!r}; expected one loss, for one output.")
+    loss = keras.losses.get(loss)
+    call = loss.call if isinstance(loss, keras.losses.Loss) else loss
+    dtype = getattr(loss, "dtype", keras.config.floatx())
+
+    def losses(y, outputs):
+        y, outputs = ops.cast(y, dtype), ops.cast(outputs, dtype)
+        if len(y.shape) == len(outputs.shape) - 1 and outputs.shape[-1] == 1:
+            y = ops.expand_dims(y, -1)  # (batch,) against (batch, 1) would broadcast to a square
+        values = call(y, outputs)
+        if len(values.shape) == 0:
+            raise ValueError(
+                f"Received a loss function ({loss}) that returns one number for the whole batch; "
+                "expected one for each example: do not average over the batch."
+            )
+        return ops.mean(ops.reshape(values, (ops.shape(outputs)[0], -1)), axis=1)
+
+    return losses

@@ -1,0 +1,198 @@
+"""One evaluation of an objective on one batch, written on pure calls.
+
+Every forward pass takes the current values of the variables and returns the new ones instead of
+assigning them (`stateless_call`). So each pass of a step sees the same dropout masks, which pass
+updates BatchNormalization is a choice (the main one), and the same code runs on TensorFlow and JAX.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_pde import noise
+from keras_pde.autodiff import value_and_grad
+from keras_pde.training import replicas
+
+
+@dataclass
+class Pass:
+    """A forward pass: per-example losses and, if asked for, their gradients in the images."""
+
+    x: Any
+    losses: Any
+    outputs: Any
+    updates: list
+    extra_losses: list
+    gradient: Any = None
+
+    def part(self, index) -> "Pass":
+        """The examples of those numbers."""
+        x, losses, gradient = (
+            ops.take(t, index, axis=0) for t in (self.x, self.losses, self.gradient)
+        )
+        return replace(self, x=x, losses=losses, gradient=gradient)
+
+
+class Step:
+    """The batch, the values of the variables, and the passes over them.
+
+    Args:
+        model: built Keras model.
+        example_loss: `(y, outputs) -> (batch,)` losses.
+        trainable: values of the model's trainable variables.
+        non_trainable: values of its non-trainable variables.
+        x, y, sample_weight: the batch; `sample_weight` may be `None`.
+        seed: Python integer.
+        iteration: integer scalar tensor; noise is a function of (seed, iteration, example).
+    """
+
+    def __init__(
+        self, model, example_loss, trainable, non_trainable, x, y, sample_weight, seed, iteration
+    ):
+        self.model = model
+        self.example_loss = example_loss
+        self.trainable = list(trainable)
+        self.non_trainable = list(non_trainable)
+        self.x, self.y = x, y
+        self.weight = None if sample_weight is None else ops.cast(sample_weight, x.dtype)
+        self.seed, self.iteration = seed, ops.cast(iteration, "int32")
+        self.main: Pass | None = None
+        self.perturbed = False
+        self._clean = None
+        self._statistics = None
+
+    # Passes
+
+    def run(
+        self, x, *, training, gradient=False, frozen=False, index=None, non_trainable=None
+    ) -> Pass:
+        """One pass.
+
+        Args:
+            x: images; with `index`, those of the examples it names.
+            training: whether layers are in training mode.
+            gradient: whether the gradient of each loss in its image is wanted.
+            frozen: whether the weights are constants (crafting does not train).
+            index: numbers of the examples, default all.
+            non_trainable: values that replace the step's own.
+        """
+        trainable = [ops.stop_gradient(v) for v in self.trainable] if frozen else self.trainable
+        state = self.non_trainable if non_trainable is None else non_trainable
+        y = self.y if index is None else ops.take(self.y, index, axis=0)
+
+        def forward(images):
+            outputs, updates, extra = self.model.stateless_call(
+                trainable, state, images, training=training, return_losses=True
+            )
+            losses = self.example_loss(y, outputs)
+            return ops.sum(losses), (losses, outputs, updates, extra)
+
+        if gradient:
+            (_, aux), slope = value_and_grad(forward, x, has_aux=True)
+        else:
+            aux, slope = forward(x)[1], None
+        losses, outputs, updates, extra = aux
+        return Pass(x, losses, outputs, updates, extra, slope)
+
+    @property
+    def clean(self) -> Pass:
+        """Inference-mode pass with gradient at the clean images; crafting and selection share it."""
+        if self._clean is None:
+            self._clean = self.run(self.x, training=False, gradient=True, frozen=True)
+        return self._clean
+
+    def crafting_gradient(self, images):
+        """Gradient of each loss at other images, in inference mode, for constant weights."""
+        return self.run(images, training=False, gradient=True, frozen=True).gradient
+
+    def run_main(self, x, perturbed, gradient, statistics):
+        """The training-mode pass that updates BatchNormalization and feeds loss and metrics.
+
+        Args:
+            x: clean or perturbed images.
+            perturbed: whether they are perturbed.
+            gradient: whether a penalty shares this pass's gradient.
+            statistics: whether a penalty needs this pass's batch statistics.
+        """
+        self.perturbed = perturbed
+        if not statistics:
+            self.main = self.run(x, training=True, gradient=gradient)
+            return
+        # The moving average is linear, new = m old + (1 - m) batch. Old values of zero (which
+        # training mode does not read) give the batch statistics without cancellation.
+        moving = self._moving_statistics()
+        zeroed = [ops.zeros_like(v) if i in moving else v for i, v in enumerate(self.non_trainable)]
+        main = self.run(x, training=True, gradient=gradient, non_trainable=zeroed)
+        self._statistics = list(self.non_trainable)
+        updates = list(main.updates)
+        for i, momentum in moving.items():
+            self._statistics[i] = main.updates[i] / (1.0 - momentum)
+            updates[i] = momentum * self.non_trainable[i] + main.updates[i]
+        self.main = replace(main, updates=updates)
+
+    def penalised(self, at, statistics, index=None, gradient=True) -> Pass:
+        """The pass whose losses a penalty differentiates, shared with the main pass if it can be.
+
+        Args:
+            at: `"clean"` or `"perturbed"` images.
+            statistics: `"inference"`: moving statistics. `"batch"`: training mode; for a part of
+                the batch (`index`), inference mode with the main pass's batch statistics, through
+                which gradients flow.
+            index: numbers of the examples, default all.
+        """
+        if index is None and statistics == "batch" and self.is_main(at):
+            return self.main
+        x = self.main.x if self.is_main(at) else self.x
+        if index is None:
+            return self.run(x, training=statistics == "batch", gradient=gradient)
+        x = ops.take(x, index, axis=0)
+        return self.run_partial(x, statistics, index, gradient)
+
+    def run_partial(self, x, statistics, index, gradient=False) -> Pass:
+        """Inference-mode pass over a part of the batch, with the statistics named."""
+        state = self._statistics if statistics == "batch" else None
+        return self.run(x, training=False, gradient=gradient, index=index, non_trainable=state)
+
+    def is_main(self, at) -> bool:
+        """Whether the main pass ran on these images."""
+        return at == "perturbed" or not self.perturbed
+
+    def main_is_deterministic(self) -> bool:
+        """Whether training mode differs from inference mode by batch statistics only."""
+        moving = self._moving_statistics()
+        return all(
+            new is old or i in moving
+            for i, (new, old) in enumerate(zip(self.main.updates, self.non_trainable, strict=True))
+        )
+
+    def _moving_statistics(self) -> dict[int, float]:
+        """Position among the non-trainable variables -> momentum, for what training mode updates."""
+        position = {id(v): i for i, v in enumerate(self.model.non_trainable_variables)}
+        return {
+            position[id(variable)]: layer.momentum
+            for layer in self.model._flatten_layers()
+            if isinstance(layer, keras.layers.BatchNormalization)
+            if layer.trainable and not layer.renorm
+            for variable in (layer.moving_mean, layer.moving_variance)
+        }
+
+    # The batch
+
+    def batch_size(self):
+        """Examples on this replica."""
+        return ops.shape(self.x)[0]
+
+    def keys(self, purpose):
+        """Noise keys of the examples; `purpose` (a small integer) separates uses within a step."""
+        size = self.batch_size()
+        examples = ops.arange(size, dtype="int32") + replicas.index() * size
+        return noise.keys(self.seed, self.iteration * 8 + purpose, examples)
+
+    def weighted(self, values, index=None):
+        """Per-example values times the sample weights, if there are any."""
+        if self.weight is None:
+            return values
+        weight = ops.reshape(self.weight, (-1,))
+        return values * (weight if index is None else ops.take(weight, index, axis=0))

@@ -1,0 +1,55 @@
+from keras_pde.registry import register
+from keras_pde.training.adversarial import Adversarial
+from keras_pde.training.max_gradient_penalty import MaxGradientPenalty
+from keras_pde.training.objective import Preset
+
+
+@register("objective", "tulip", epsilon=0.1, weight=0.1)
+class Tulip(Preset):
+    """J2-Lip ("tulip"): adversarial training in L2 plus the largest input gradient of the batch.
+
+    E[l + epsilon |grad l|_2] + weight * max_i |grad l(x_i)|_2, the maximum at the perturbed images:
+    `Adversarial("l2", epsilon) + MaxGradientPenalty(weight, at="perturbed")`. Meant for a model
+    with a `TanhLogits` head.
+
+    Source: Finlay, Oberman and Abbasi (2018), "Improved robustness to adversarial examples using
+    Lipschitz regularization of the loss", arXiv 1810.00953.
+
+    Args:
+        epsilon: length of the L2 perturbation, in the units of the images.
+        weight: factor of the maximum, per example (not divided by the batch size).
+        floor, top_k, scale, statistics: as in `MaxGradientPenalty`.
+        bounds: as in `Adversarial`.
+
+    Example:
+
+    >>> model = RobustModel(network, Tulip(epsilon=0.1, weight=1.0))
+    """
+
+    def __init__(
+        self,
+        epsilon,
+        weight,
+        floor=0.0,
+        top_k=1,
+        scale="per_example",
+        statistics="inference",
+        bounds=(0.0, 1.0),
+    ):
+        self.epsilon, self.weight, self.floor = epsilon, weight, floor
+        self.top_k, self.scale, self.statistics = top_k, scale, statistics
+        self.bounds = bounds
+        super().__init__(
+            Adversarial("l2", epsilon, bounds=bounds),
+            [MaxGradientPenalty(weight, floor, top_k, scale, "perturbed", statistics)],
+        )
+
+    @classmethod
+    def paper2018(cls):
+        """The published setting, with the conventions of its code.
+
+        epsilon 0.01 without clipping; weight 0.1 on the gradient of the batch-*mean* loss (so 0.1
+        divided by the batch size per example), through training-mode BatchNormalization and over
+        the whole batch.
+        """
+        return cls(0.01, 0.1, top_k=None, scale="batch_mean", statistics="batch", bounds=None)
