@@ -34,6 +34,11 @@ def movable(gradient, images, bounds):
     return ops.where(blocked, ops.zeros_like(gradient), gradient)
 
 
+def where_rows(condition, a, b):
+    """`a` for the examples where the condition `(batch,)` holds, else `b`."""
+    return ops.where(ops.reshape(condition, (-1,) + (1,) * (len(a.shape) - 1)), a, b)
+
+
 def ascent_step(images, gradient, clean, norm, epsilon, step_size, bounds):
     """One step. `epsilon` and `step_size` are scalars or one per example."""
     direction = norm.steepest(movable(gradient, images, bounds))

@@ -1,0 +1,20 @@
+"""keras_pde: stable, robust and certified networks for Keras 3, from differential equations."""
+
+from keras_pde import attacks, layers, models
+from keras_pde.evaluation import Report, evaluate
+from keras_pde.hub import load_model, save_model
+from keras_pde.training import RobustModel, objectives
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Report",
+    "RobustModel",
+    "attacks",
+    "evaluate",
+    "layers",
+    "load_model",
+    "models",
+    "objectives",
+    "save_model",
+]

@@ -1,0 +1,108 @@
+from keras import ops
+
+from keras_pde import geometry
+from keras_pde.attacks import losses
+from keras_pde.attacks.ascent import ascent_step, to_bounds, where_rows
+from keras_pde.attacks.attack import Attack
+from keras_pde.registry import register
+
+
+@register("attack", "pgd", norm="linf", epsilon=0.1, steps=10)
+class PGD(Attack):
+    """Projected gradient descent: steepest ascent of a loss in a ball, from random starts.
+
+    x <- P(x + step_size * steepest(grad f(x))), `steps` times (Kurakin et al., 2016; Madry et al.,
+    2018, arXiv 1706.06083). The image kept is the last misclassified one on the way. Robust
+    accuracy under it is an upper bound of the true one.
+
+    Args:
+        norm: `"l1" | "l2" | "linf"`, norm of the perturbation.
+        epsilon: its largest length, in the units of the images. Not negative.
+        steps: iterations, at least 1.
+        step_size: length of a step in `norm`; default `2.5 * epsilon / steps`.
+        restarts: number of runs, each on the images not yet fooled.
+        random_start: whether runs start at a random point of the ball (needed for restarts).
+        loss: `"ce"` (cross-entropy), `"dlr"` or `"margin"`; the last two see through logits that
+            are merely large or bounded.
+        bounds: `(low, high)` range of valid images, or `None`.
+        seed: integer; noise is a function of (seed, restart, example).
+
+    Raises:
+        ValueError: an argument is out of range.
+
+    Example:
+
+    >>> result = PGD("linf", epsilon=8 / 255, steps=40, restarts=2)(model, x_test, y_test)
+    >>> result.robust_accuracy
+    """
+
+    def __init__(
+        self,
+        norm,
+        epsilon,
+        steps=20,
+        step_size=None,
+        restarts=1,
+        random_start=True,
+        loss="ce",
+        bounds=(0.0, 1.0),
+        seed=0,
+    ):
+        geometry.get(norm)
+        losses.get(loss)
+        if epsilon < 0:
+            raise ValueError(f"Received epsilon={epsilon}; expected a length, at least 0.")
+        if int(steps) != steps or steps < 1:
+            raise ValueError(f"Received steps={steps}; expected an integer, at least 1.")
+        if step_size is not None and step_size <= 0:
+            raise ValueError(f"Received step_size={step_size}; expected a positive length or None.")
+        if int(restarts) != restarts or restarts < 1:
+            raise ValueError(f"Received restarts={restarts}; expected an integer, at least 1.")
+        if restarts > 1 and not random_start:
+            raise ValueError(
+                f"Received restarts={restarts} with random_start=False; all runs would be equal. "
+                "Use random_start=True or restarts=1."
+            )
+        self.norm, self.epsilon, self.steps, self.step_size = norm, epsilon, steps, step_size
+        self.restarts, self.random_start, self.loss = restarts, random_start, loss
+        self.bounds = None if bounds is None else tuple(bounds)
+        self.seed = seed
+
+    @property
+    def label(self):
+        return f"PGD-{self.steps}-{self.loss}"
+
+    def start(self, x, keys):
+        images = x
+        if self.random_start:
+            delta = geometry.get(self.norm).random(keys, x.shape[1:], self.epsilon)
+            images = to_bounds(x + ops.cast(delta, x.dtype), self.bounds)
+        size = self.step_size
+        if size is None:
+            size = self.epsilon * (1.0 if self.steps == 1 else 2.5 / self.steps)
+        one = ops.ones((x.shape[0],), dtype=x.dtype)
+        return {
+            "images": images,
+            "epsilon": self.epsilon * one,
+            "step_size": size * one,
+            "left": ops.cast(self.steps * one, "int32"),
+        }
+
+    def advance(self, state, evaluated, x):
+        images = ascent_step(
+            state["images"],
+            evaluated.gradient,
+            x,
+            geometry.get(self.norm),
+            state["epsilon"],
+            state["step_size"],
+            self.bounds,
+        )
+        left = state["left"] - 1
+        return {
+            "images": images,
+            "best": where_rows(evaluated.fooled, state["images"], state["best"]),
+            "fooled": state["fooled"] | evaluated.fooled,
+            "left": left,
+            "done": left <= 0,
+        }

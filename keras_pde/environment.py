@@ -1,0 +1,38 @@
+"""What a published number must say about the machine and the versions it was measured with."""
+
+import datetime
+import importlib.metadata
+import os
+import platform
+
+import keras
+
+
+def describe() -> dict[str, str | int]:
+    """Versions, hardware and date, as plain values for JSON."""
+    backend = keras.backend.backend()
+    packages = ("keras_pde", "keras", backend, "numpy")
+    return {
+        **{name: _version(name) for name in packages},
+        "python": platform.python_version(),
+        "backend": backend,
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": os.cpu_count() or 0,
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }
+
+
+def _version(package):
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed as a package"
+
+
+def _processor():
+    try:
+        with open("/proc/cpuinfo") as lines:
+            return next(line.split(":")[1].strip() for line in lines if "model name" in line)
+    except (OSError, StopIteration):
+        return platform.processor() or "unknown"

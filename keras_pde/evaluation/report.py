@@ -1,0 +1,219 @@
+"""The measured robustness of one model on one set of images."""
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+SCHEMA = 1
+
+
+def interval(successes: int, count: int, level: float = 0.95) -> tuple[float, float]:
+    """Exact (Clopper-Pearson) confidence interval of a share."""
+    from scipy.stats import binomtest
+
+    found = binomtest(int(successes), int(count)).proportion_ci(level, method="exact")
+    return float(found.low), float(found.high)
+
+
+@dataclass(frozen=True)
+class AttackRun:
+    """One attack, at one epsilon (`None` for minimal distances), on all images.
+
+    `robust_accuracy` is the attack's own, on all images, not combined with other attacks.
+    """
+
+    attack: str
+    config: dict
+    epsilon: float | None
+    robust_accuracy: float
+    forward_passes: int
+    backward_passes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `evaluate` found. Distances and accuracies are upper bounds of the true ones.
+
+    Attributes:
+        name: the model's name in tables and plots.
+        norm: norm of the perturbations.
+        bounds: range of the images.
+        epsilons: the radii asked for, ascending.
+        distance: `(images,)` smallest perturbation found by any attack, in `norm`; 0 if the image
+            is misclassified, infinite if nothing was found.
+        runs: one `AttackRun` for each attack and epsilon.
+        alarms: reasons to distrust the numbers; empty if there are none.
+        digest: of images and labels; only reports of the same images can be compared.
+        environment: versions, hardware, date.
+        adversarials: closest adversarial images, while in memory; not in the JSON file.
+    """
+
+    name: str
+    norm: str
+    bounds: tuple[float, float]
+    epsilons: tuple[float, ...]
+    distance: np.ndarray
+    runs: tuple[AttackRun, ...]
+    alarms: tuple[str, ...]
+    digest: str
+    environment: dict
+    adversarials: dict[str, np.ndarray] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def count(self) -> int:
+        """Number of images."""
+        return len(self.distance)
+
+    @property
+    def clean_accuracy(self) -> float:
+        """Share of images classified correctly."""
+        return float(np.mean(self.distance > 0))
+
+    def robust_accuracy(self, epsilon: float) -> float:
+        """Share of all images that are correct and for which no attack found a perturbation
+        of length `epsilon` or less."""
+        return float(np.mean(self.robust(epsilon)))
+
+    def robust(self, epsilon: float) -> np.ndarray:
+        """Which images are correct and stay so, as far as the attacks found."""
+        # Distances are float32 sums; an attack at this epsilon may sit a rounding beyond it.
+        return (self.distance > 0) & (self.distance > epsilon * (1 + 1e-5))
+
+    def interval(self, epsilon: float = 0.0) -> tuple[float, float]:
+        """95 % interval of the robust accuracy (clean accuracy for 0), over the draw of images."""
+        return interval(np.sum(self.robust(epsilon)), self.count)
+
+    def distance_quantile(self, q: float = 0.5) -> float:
+        """Quantile of the distance over all images, misclassified ones counting as 0."""
+        return float(np.quantile(self.distance, q, method="inverted_cdf"))
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of all attacks."""
+        return sum(run.seconds for run in self.runs)
+
+    # Reading
+
+    def table(self) -> str:
+        """Readable summary: accuracies with intervals, distances, attacks, alarms."""
+        rows = [("epsilon", "accuracy", "95 % interval")]
+        for epsilon in (0.0, *self.epsilons):
+            low, high = self.interval(epsilon)
+            label = f"{epsilon:g}" if epsilon else "0 (clean)"
+            rows.append(
+                (label, percent(self.robust_accuracy(epsilon)), f"{percent(low)} - {percent(high)}")
+            )
+        lines = [f"{self.name}: {self.norm} robustness on {self.count} images (upper bounds)", ""]
+        lines += columns(rows)
+        quantiles = ", ".join(
+            f"{int(100 * q)} %: {number(self.distance_quantile(q))}" for q in (0.25, 0.5, 0.75)
+        )
+        lines += ["", f"smallest {self.norm} distance found, quantiles: {quantiles}", ""]
+        rows = [("attack", "epsilon", "accuracy", "forward", "backward", "seconds")]
+        for run in self.runs:
+            epsilon = "-" if run.epsilon is None else f"{run.epsilon:g}"
+            work = (str(run.forward_passes), str(run.backward_passes), f"{run.seconds:.1f}")
+            rows.append((run.attack, epsilon, percent(run.robust_accuracy), *work))
+        lines += columns(rows)
+        lines += ["", *(f"ALARM: {alarm}" for alarm in self.alarms)] if self.alarms else []
+        return "\n".join(lines)
+
+    def plot(self, path, *others: "Report", title: str | None = None) -> None:
+        """Error curves, % error against adversarial size, one labelled curve a report, to a file.
+
+        Args:
+            path: image file; the suffix says the format.
+            *others: reports in the same norm, drawn beside this one.
+            title: heading; default names norm and number of images.
+        """
+        from matplotlib.figure import Figure
+
+        reports = (self, *others)
+        strangers = [r.name for r in others if r.norm != self.norm]
+        if strangers:
+            raise ValueError(f"Received reports {strangers} in another norm than {self.norm!r}.")
+        figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+        axes = figure.subplots()
+        finite = [r.distance[np.isfinite(r.distance)] for r in reports]
+        reach = max([float(np.quantile(d, 0.98)) for d in finite if len(d)], default=0.0)
+        reach = max(reach, *(e for r in reports for e in r.epsilons), 1e-3)
+        for report in reports:
+            sizes = np.concatenate([[0.0], np.sort(report.distance[report.distance <= reach])])
+            errors = [100 * float(np.mean(report.distance <= s)) for s in sizes]
+            axes.step([*sizes, reach], [*errors, errors[-1]], where="post", label=report.name)
+        for epsilon in self.epsilons:
+            axes.axvline(epsilon, color="0.85", linewidth=0.8, zorder=0)
+        axes.set(xlim=(0, reach), ylim=(0, 100), xlabel=f"adversarial size ({self.norm})")
+        axes.set(ylabel="% error", title=title or f"{self.count} images")
+        axes.legend(loc="lower right")
+        figure.savefig(path, dpi=130)
+
+    def compare(self, other: "Report"):
+        """Paired comparison with another report on the same images; see `Comparison`."""
+        from keras_pde.evaluation.comparison import Comparison
+
+        return Comparison.of(self, other)
+
+    # Files
+
+    def to_json(self, path=None) -> str:
+        """The report as JSON text, also written to `path`; infinite distances become null."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        del values["adversarials"]
+        values["distance"] = [float(d) if math.isfinite(d) else None for d in self.distance]
+        values["runs"] = [dataclasses.asdict(run) for run in self.runs]
+        text = json.dumps({"schema": SCHEMA, **values}, indent=1, allow_nan=False)
+        if path is not None:
+            Path(path).write_text(text + "\n")
+        return text
+
+    @classmethod
+    def from_json(cls, source) -> "Report":
+        """The report from a file written by `to_json`, or from its text."""
+        is_text = isinstance(source, str) and source.lstrip().startswith("{")
+        values = json.loads(source if is_text else Path(source).read_text())
+        schema = values.pop("schema", None)
+        if schema != SCHEMA:
+            raise ValueError(f"Received a report of schema {schema}; this version reads {SCHEMA}.")
+        values["distance"] = np.array([np.inf if d is None else d for d in values["distance"]])
+        values["runs"] = tuple(AttackRun(**run) for run in values["runs"])
+        for name in ("bounds", "epsilons", "alarms"):
+            values[name] = tuple(values[name])
+        return cls(**values)
+
+    def save_adversarials(self, path) -> None:
+        """Writes `x`, `y`, the closest adversarial images and their distances to an `.npz` file."""
+        if self.adversarials is None:
+            raise ValueError(
+                "This report was read from a file, which does not hold the images; call "
+                "save_adversarials on the report that `evaluate` returned."
+            )
+        np.savez_compressed(path, **self.adversarials, distance=self.distance)
+
+
+def percent(share: float) -> str:
+    """A share as a percentage with one decimal."""
+    return f"{100 * share:.1f} %"
+
+
+def number(value: float) -> str:
+    """Three significant digits; what was not found says so."""
+    return f"{value:.3g}" if math.isfinite(value) else "not found"
+
+
+def columns(rows) -> list[str]:
+    """Aligned lines of a table whose first row is the head."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            cell.ljust(w) if i == 0 else cell.rjust(w)
+            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+    return [lines[0], "-" * len(lines[0]), *lines[1:]]

@@ -1,0 +1,6 @@
+"""Keras layers; each works on every backend."""
+
+from keras_pde.layers.batch_norm import batch_norm
+from keras_pde.layers.tanh_logits import TanhLogits
+
+__all__ = ["TanhLogits", "batch_norm"]

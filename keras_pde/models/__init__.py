@@ -1,0 +1,35 @@
+"""Architectures by name: normalisation inside, float32 logits out."""
+
+import inspect
+
+import keras
+
+from keras_pde import registry
+from keras_pde.models.lenet import lenet
+from keras_pde.models.mlp import mlp
+from keras_pde.models.resnext34_2x32 import resnext34_2x32
+from keras_pde.models.small_cnn import small_cnn
+
+__all__ = ["create", "lenet", "mlp", "resnext34_2x32", "small_cnn"]
+
+
+def create(name: str, **kwargs) -> keras.Model:
+    """The model of that name.
+
+    Args:
+        name: of a registered model, such as `"small_cnn"`.
+        **kwargs: its arguments.
+
+    Raises:
+        ValueError: the name or an argument is unknown.
+
+    Example:
+
+    >>> model = keras_pde.models.create("small_cnn", width=8)
+    """
+    model = registry.get("model", name)
+    arguments = inspect.signature(model).parameters
+    for argument in kwargs:
+        if argument not in arguments:
+            raise registry.unknown_name(f"argument of model {name!r}", argument, arguments)
+    return model(**kwargs)
