@@ -2,7 +2,7 @@
 
 import os
 import zipfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -87,14 +87,7 @@ def load(name_or_path, limit=None, data_dir=None, download=False, seed=0) -> Dat
     if limit is None:
         return dataset
     kept = balanced_order(dataset.y_train, seed)[:limit]
-    return Dataset(
-        dataset.name,
-        dataset.x_train[kept],
-        dataset.y_train[kept],
-        dataset.x_test,
-        dataset.y_test,
-        dataset.class_names,
-    )
+    return replace(dataset, x_train=dataset.x_train[kept], y_train=dataset.y_train[kept])
 
 
 def _load(name_or_path, data_dir, download):
