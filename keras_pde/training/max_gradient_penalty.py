@@ -16,17 +16,23 @@ class MaxGradientPenalty(Penalty):
     arXiv 1810.00953). It is an estimate from the batch, not a certificate.
 
     The derivative of a maximum involves the arg-max only, so only `top_k` candidates are
-    differentiated (double backpropagation). There are two different penalties here, with almost
-    orthogonal derivatives when the model has BatchNormalization:
+    differentiated (double backpropagation), which costs next to nothing.
 
-    * `statistics="inference"`: gradients of the deployed network, with moving statistics.
-      Candidates are chosen by the gradients at the clean images, which crafting has computed
-      already. That is exact for `at="clean"`, also with `top_k=1`; for `at="perturbed"` it is exact
-      as long as the perturbation does not reorder the candidates; a larger `top_k` guards
-      against that.
-    * `statistics="batch"`: gradients of the training pass. Candidates are chosen by that pass's
-      gradients and differentiated with its batch statistics (as if an image did not change
-      them); `top_k=None` differentiates the whole batch, which is the 2018 penalty itself.
+    `statistics` says which network's gradients are penalised, if it has BatchNormalization; the two
+    penalties have almost orthogonal derivatives.
+
+    * `"batch"`: the training pass's. Candidates are differentiated with its batch statistics,
+      through which gradients flow (as if one image did not change them). `top_k=None`
+      differentiates the whole batch in training mode, which is the 2018 penalty itself.
+    * `"inference"`: the deployed network's, with moving statistics. Training can then lower the
+      penalty by shrinking weights, which the next batch's normalisation undoes: the moving
+      statistics lag behind, and accuracy suffered whenever we tried it. Right for models without
+      BatchNormalization, where both are the same.
+
+    `selection` says by which gradients candidates are chosen. `"inference"`: those at the clean
+    images, which crafting has computed already, so it is free; exact for `at="clean"` and
+    `statistics="inference"`, otherwise the arg-max may be missed (a larger `top_k` guards against
+    that). `"batch"`: those of the training pass, one more backward pass.
 
     Sample weights multiply gradients, as they multiply the losses.
 
@@ -37,7 +43,8 @@ class MaxGradientPenalty(Penalty):
         scale: `"per_example"`: |grad l(x_i)|; `"batch_mean"`: divided by the (global) batch size,
             the gradient of the mean loss, as the 2018 code has it.
         at: `"clean"` or `"perturbed"` images (the same without an adversarial data term).
-        statistics: `"inference"` or `"batch"`.
+        statistics: `"batch"` or `"inference"`.
+        selection: `"inference"` or `"batch"`.
         norm: `"l1" | "l2" | "linf"`, the norm of the *gradient* (the dual of the threat model's).
 
     Raises:
@@ -57,22 +64,26 @@ class MaxGradientPenalty(Penalty):
         top_k=1,
         scale="per_example",
         at="clean",
-        statistics="inference",
+        statistics="batch",
+        selection="inference",
         norm="l2",
     ):
         geometry.get(norm)
         check_choice("scale", scale, ("per_example", "batch_mean"))
         check_choice("`at`", at, _AT)
         check_choice("statistics", statistics, _STATISTICS)
+        check_choice("selection", selection, _STATISTICS)
         if weight < 0 or floor < 0:
             raise ValueError(f"Received weight={weight}, floor={floor}; expected at least 0.")
         if top_k is not None and (int(top_k) != top_k or top_k < 1):
             raise ValueError(f"Received top_k={top_k}; expected an integer, at least 1, or None.")
         self.weight, self.floor, self.top_k = weight, floor, top_k
-        self.scale, self.at, self.statistics, self.norm = scale, at, statistics, norm
+        self.scale, self.at, self.norm = scale, at, norm
+        self.statistics, self.selection = statistics, selection
 
     def needs_main_gradient(self, shared):
-        return self.statistics == "batch"
+        whole_batch = self.top_k is None and self.statistics == "batch" and shared
+        return whole_batch or (self.top_k is not None and self.selection == "batch")
 
     def needs_batch_statistics(self):
         return self.statistics == "batch" and self.top_k is not None
@@ -92,6 +103,6 @@ class MaxGradientPenalty(Penalty):
         """Numbers of the `top_k` examples with the largest gradients, `None` for all."""
         if self.top_k is None:
             return None
-        source = step.main if self.statistics == "batch" else step.clean
+        source = step.main if self.selection == "batch" else step.clean
         lengths = step.weighted(geometry.get(self.norm).norm(source.gradient))
         return ops.argsort(-ops.stop_gradient(lengths))[: self.top_k]

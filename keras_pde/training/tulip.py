@@ -18,7 +18,7 @@ class Tulip(Preset):
     Args:
         epsilon: length of the L2 perturbation, in the units of the images.
         weight: factor of the maximum, per example (not divided by the batch size).
-        floor, top_k, scale, statistics: as in `MaxGradientPenalty`.
+        floor, top_k, scale, statistics, selection: as in `MaxGradientPenalty`.
         bounds: as in `Adversarial`.
 
     Example:
@@ -33,16 +33,18 @@ class Tulip(Preset):
         floor=0.0,
         top_k=1,
         scale="per_example",
-        statistics="inference",
+        statistics="batch",
+        selection="inference",
         bounds=(0.0, 1.0),
     ):
         self.epsilon, self.weight, self.floor = epsilon, weight, floor
-        self.top_k, self.scale, self.statistics = top_k, scale, statistics
+        self.top_k, self.scale = top_k, scale
+        self.statistics, self.selection = statistics, selection
         self.bounds = bounds
-        super().__init__(
-            Adversarial("l2", epsilon, bounds=bounds),
-            [MaxGradientPenalty(weight, floor, top_k, scale, "perturbed", statistics)],
+        steepness = MaxGradientPenalty(
+            weight, floor, top_k, scale, "perturbed", statistics, selection
         )
+        super().__init__(Adversarial("l2", epsilon, bounds=bounds), [steepness])
 
     @classmethod
     def paper2018(cls):
@@ -52,4 +54,4 @@ class Tulip(Preset):
         divided by the batch size per example), through training-mode BatchNormalization and over
         the whole batch.
         """
-        return cls(0.01, 0.1, top_k=None, scale="batch_mean", statistics="batch", bounds=None)
+        return cls(0.01, 0.1, top_k=None, scale="batch_mean", bounds=None)
