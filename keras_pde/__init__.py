@@ -1,6 +1,6 @@
 """keras_pde: stable, robust and certified networks for Keras 3, from differential equations."""
 
-from keras_pde import attacks, layers, models
+from keras_pde import attacks, data, layers, models
 from keras_pde.evaluation import Report, evaluate
 from keras_pde.hub import load_model, save_model
 from keras_pde.training import RobustModel, objectives
@@ -11,6 +11,7 @@ __all__ = [
     "Report",
     "RobustModel",
     "attacks",
+    "data",
     "evaluate",
     "layers",
     "load_model",

@@ -1,0 +1,127 @@
+"""The command line: the quickstart from end to end, and what happens when something is wrong."""
+
+import json
+
+import numpy as np
+import pytest
+
+import keras_pde as kp
+from keras_pde import cli, quickstart
+from keras_pde.evaluation import Report
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a smoke run, and what it printed."""
+    folder = tmp_path_factory.mktemp("quickstart")
+    lines = []
+    settings = quickstart.smoke(quickstart.Settings())
+    reports = quickstart.run(settings, folder, say=lines.append)
+    return folder, reports, lines
+
+
+def test_quickstart_trains_attacks_and_writes(finished):
+    folder, reports, lines = finished
+    assert list(reports) == ["J0", "J1", "J2", "J2-Lip"]
+    written = json.loads((folder / "report.json").read_text())
+    assert written["settings"]["images"] == 20
+    for name, by_norm in reports.items():
+        assert any(line.startswith(f"{name}: trained in") for line in lines)
+        for norm, report in by_norm.items():
+            stored = Report.from_json(json.dumps(written["reports"][name][norm]))
+            np.testing.assert_array_equal(stored.distance, report.distance)
+            assert report.count == 20
+    for norm in ("l2", "linf"):
+        assert (folder / f"error_curve_{norm}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_quickstart_models_load_and_are_the_attacked_ones(finished):
+    folder, reports, _ = finished
+    sample = kp.data.load("fashion_mnist_sample")
+    x, y = sample.x_test[:20], sample.y_test[:20]
+    for name, by_norm in reports.items():
+        model = kp.load_model(folder / "models" / name)
+        accuracy = np.mean(model.predict(x, verbose=0).argmax(axis=1) == y)
+        assert accuracy == pytest.approx(by_norm["l2"].clean_accuracy)
+
+
+def test_quickstart_table_has_the_columns_of_the_paper(finished):
+    _, reports, _ = finished
+    head, _, *rows = quickstart.table(reports).splitlines()
+    assert head.split("  ")[0] == "model"
+    assert "clean error" in head and "median L2" in head and "median Linf" in head
+    assert [row.split()[0] for row in rows] == list(reports)
+    assert "95 % interval" in quickstart.verdict(reports)
+
+
+def test_verdict_reports_a_missing_order_honestly(finished):
+    _, reports, _ = finished
+    backwards = dict(reversed(list(reports.items())))
+    chains = [quickstart.verdict(r) for r in (reports, backwards)]
+    assert sum("did NOT come out" in chain for chain in chains) >= 1
+
+
+def test_evaluate_and_show(finished, capsys, tmp_path):
+    folder = str(finished[0] / "models" / "J2")
+    curve, report = tmp_path / "curve.png", tmp_path / "report.json"
+    options = ["--norm", "l2", "--epsilons", "0.1", "--limit", "10"]
+    files = ["--json", str(report), "--plot", str(curve)]
+    assert cli.main(["evaluate", folder, *options, *files]) == 0
+    assert "l2 robustness on 10 images" in capsys.readouterr().out
+    assert Report.from_json(report).epsilons == (0.1,)
+    assert curve.exists()
+    assert cli.main(["evaluate", folder, *options, "--json", str(report)]) == 1
+    assert "exists" in capsys.readouterr().err
+    assert cli.main(["show", folder]) == 0
+    assert json.loads(capsys.readouterr().out)["architecture"] == "small_cnn"
+
+
+def test_nothing_is_overwritten_silently(tmp_path, capsys):
+    wanted = tmp_path / "runs"
+    assert quickstart.free_folder(wanted) == wanted
+    wanted.mkdir()
+    assert quickstart.free_folder(wanted) == wanted
+    (wanted / "mine.txt").write_text("kept")
+    assert quickstart.free_folder(wanted) == tmp_path / "runs-2"
+    (tmp_path / "runs-2").write_text("a file")
+    assert quickstart.free_folder(wanted) == tmp_path / "runs-3"
+    assert cli.main(["quickstart", "--smoke", "--out", str(wanted)]) == 1
+    assert "is not empty" in capsys.readouterr().err
+    assert [p.name for p in wanted.iterdir()] == ["mine.txt"]
+
+
+def test_an_interrupted_run_keeps_what_is_finished(tmp_path, monkeypatch, capsys):
+    def interrupted(settings, out, say, progress):
+        say("half way")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(quickstart, "run", interrupted)
+    assert cli.main(["quickstart", "--out", str(tmp_path / "run")]) == 130
+    assert "finished is kept" in capsys.readouterr().err
+
+
+def test_errors_are_one_line_unless_debugged(tmp_path, capsys):
+    missing = str(tmp_path / "nothing")
+    assert cli.main(["show", missing]) == 1
+    error = capsys.readouterr().err
+    assert "Traceback" not in error and error.startswith("keras-pde: error: ")
+    with pytest.raises((OSError, ValueError)):
+        cli.main(["show", missing, "--debug"])
+
+
+@pytest.mark.parametrize("arguments", [["fly"], ["quickstart", "--epochs", "0"], ["evaluate"]])
+def test_wrong_usage_exits_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    assert stop.value.code == 2
+
+
+def test_help_names_every_command(capsys):
+    assert cli.main([]) == 2
+    shown = capsys.readouterr().out
+    for command in ("quickstart", "evaluate", "show"):
+        assert command in shown
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["quickstart", "--help"])
+    assert stop.value.code == 0
+    assert "--smoke" in capsys.readouterr().out

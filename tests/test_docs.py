@@ -1,0 +1,65 @@
+"""The documentation runs: README's code, and the components that CONTRIBUTING adds."""
+
+import re
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import keras_pde as kp
+from keras_pde import attacks, registry
+
+ROOT = Path(__file__).parent.parent
+
+
+def _blocks(document, language):
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / document).read_text(), flags=re.DOTALL)
+
+
+def test_readme_code_runs(capsys):
+    (code,) = _blocks("README.md", "python")
+    small = code.replace("epochs=8", "epochs=1").replace("[:200]", "[:20]")
+    assert small != code
+    small = re.sub(r"(\.[xy]_train)", r"\1[:128]", small)
+    exec(compile(small, "README.md", "exec"), {})
+    assert "l2 robustness on 20 images" in capsys.readouterr().out
+
+
+def test_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 200
+
+
+@pytest.fixture
+def additions(monkeypatch):
+    """CONTRIBUTING's new files, executed; the registry forgets them afterwards."""
+    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+    names = dict(vars(attacks))
+    prelude = """
+import keras
+from dataclasses import replace
+from keras import ops
+from keras_pde import geometry
+from keras_pde.attacks import PGD
+from keras_pde.models._common import dense_logits, initializers, normalized_input
+from keras_pde.registry import register
+"""
+    exec(prelude, names)
+    for block in _blocks("CONTRIBUTING.md", "diff"):
+        first = block.split("+++")[1]
+        lines = [line[1:] for line in first.splitlines() if line.startswith("+")]
+        exec(compile("\n".join(lines), "CONTRIBUTING.md", "exec"), names)
+    return names
+
+
+def test_contributing_components_work(additions):
+    images = np.random.default_rng(0).random((16, 8, 8, 1)).astype("float32")
+    labels = np.arange(16) % 10
+    model = additions["linear"](input_shape=(8, 8, 1))
+    robust = kp.RobustModel(model, additions["LogitPenalty"](0.1))
+    robust.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    history = robust.fit(images, labels, verbose=0).history
+    assert history["logit_penalty"][0] > 0
+    result = additions["MomentumPGD"]("linf", 0.2, steps=5)(model, images, labels)
+    assert result.success.any()
+    assert {"logit_penalty", "momentum", "linear"} <= {name for _, name in registry._entries}
