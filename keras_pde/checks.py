@@ -1,10 +1,14 @@
 """Checks of what users feed in, shared by training, attacks and evaluation."""
 
+import math
+
 import numpy as np
+
+_NUMBERS = "biuf"  # NumPy's kinds: bool, integers, floats
 
 
 def check_images(images, bounds=(0.0, 1.0), what="images"):
-    """Refuses empty, non-finite, unbatched or wrongly scaled images.
+    """Refuses what is not an array of numbers, and empty, non-finite or wrongly scaled images.
 
     Args:
         images: array `(batch, ...)`.
@@ -14,8 +18,12 @@ def check_images(images, bounds=(0.0, 1.0), what="images"):
     Raises:
         ValueError: with what was received, what was expected, and the fix.
     """
-    shape = np.shape(images)
-    if len(shape) == 0 or shape[0] == 0:
+    shape, dtype = np.shape(images), np.asarray(images).dtype
+    if dtype.kind not in _NUMBERS:
+        raise ValueError(
+            f"Received {what} of type {dtype} and shape {shape}; expected an array of numbers."
+        )
+    if math.prod(shape) == 0 or len(shape) == 0:
         raise ValueError(f"Received {what} of shape {shape}; expected at least one example.")
     low, high = float(np.min(images)), float(np.max(images))
     if not (np.isfinite(low) and np.isfinite(high)):
@@ -39,6 +47,16 @@ def check_images(images, bounds=(0.0, 1.0), what="images"):
         )
 
 
+def check_bounds(bounds):
+    """`(low, high)` as a tuple of floats, or `None`; a `ValueError` if it is neither."""
+    if bounds is None:
+        return None
+    values = tuple(float(b) for b in np.ravel(bounds))
+    if len(values) != 2 or not -np.inf < values[0] < values[1] < np.inf:
+        raise ValueError(f"Received bounds={bounds}; expected (low, high), low < high, or None.")
+    return values
+
+
 def class_labels(labels, num_classes, num_examples=None):
     """Labels as int32 class numbers `(batch,)`, from integers or one-hot rows.
 
@@ -51,13 +69,17 @@ def class_labels(labels, num_classes, num_examples=None):
         ValueError: wrong length, not labels, or out of range.
     """
     received = np.asarray(labels)
+    if received.dtype.kind not in _NUMBERS:
+        raise ValueError(
+            f"Received labels of type {received.dtype}; expected integers or one-hot rows."
+        )
     if received.ndim == 2 and received.shape[1] == num_classes and num_classes > 1:
         rows = received.astype("float64")
         one_hot = np.all((rows == 0) | (rows == 1)) and np.all(rows.sum(axis=1) == 1)
         if not one_hot:
             raise ValueError(
-                f"Received labels of shape {received.shape} that are not one-hot; expected a single "
-                "1 in each row. For soft labels pass `labels.argmax(axis=1)`."
+                f"Received labels of shape {received.shape} that are not one-hot; expected a "
+                "single 1 in each row. For soft labels pass `labels.argmax(axis=1)`."
             )
         received = rows.argmax(axis=1)
     elif received.ndim == 2 and received.shape[1] == 1:
@@ -69,11 +91,12 @@ def class_labels(labels, num_classes, num_examples=None):
         )
     if num_examples is not None and len(received) != num_examples:
         raise ValueError(f"Received {len(received)} labels for {num_examples} images.")
-    if not np.all(np.equal(np.mod(received, 1), 0)):
+    if not (np.all(np.isfinite(received)) and np.all(received == np.floor(received))):
         raise ValueError("Received labels with fractions or NaN; expected integer class numbers.")
     if len(received) and (received.min() < 0 or received.max() >= num_classes):
         raise ValueError(
             f"Received labels from {received.min():g} to {received.max():g}; expected 0 to "
-            f"{num_classes - 1}, since the model has {num_classes} outputs. Do the classes start at 1?"
+            f"{num_classes - 1}, since the model has {num_classes} outputs. Do the classes start "
+            "at 1?"
         )
     return received.astype("int32")

@@ -19,6 +19,7 @@ def describe() -> dict[str, str | int]:
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
         "cores": os.cpu_count() or 0,
+        "devices": ", ".join(keras.distribution.list_devices()),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
 

@@ -31,6 +31,11 @@ def per_example(values, x):
     return ops.reshape(values, (-1,) + (1,) * (len(x.shape) - 1))
 
 
+def _magnitude(x):
+    """|x| with slope 0 at 0; that of JAX's own absolute value is 1 there."""
+    return x * ops.stop_gradient(ops.sign(x))
+
+
 def _safe_divide(x, y):
     """x / y, and 0 where y = 0."""
     zero = ops.equal(y, 0.0)
@@ -124,10 +129,8 @@ class L2(Norm):
         return _safe_divide(unit, per_example(self.norm(unit), unit))
 
     def project(self, delta, radius):
-        length = self.norm(delta)
-        factor = ops.minimum(1.0, _safe_divide(radius * ops.ones_like(length), length))
-        factor = ops.where(ops.equal(length, 0.0), ops.ones_like(length), factor)
-        return delta * per_example(factor, delta)
+        inside = per_example(self.norm(delta), delta) <= per_example(radius, delta)
+        return ops.where(inside, delta, self.rescale(delta, radius))
 
     def random(self, keys, shape, radius):
         def direction(u):
@@ -142,7 +145,7 @@ class Linf(Norm):
     name, dual_name = "linf", "l1"
 
     def norm(self, x):
-        return ops.max(ops.abs(x), axis=_axes(x))
+        return ops.max(_magnitude(x), axis=_axes(x))
 
     def steepest(self, gradient):
         return ops.sign(gradient)
@@ -162,7 +165,7 @@ class L1(Norm):
     name, dual_name = "l1", "linf"
 
     def norm(self, x):
-        return ops.sum(ops.abs(x), axis=_axes(x))
+        return ops.sum(_magnitude(x), axis=_axes(x))
 
     def steepest(self, gradient):
         flat = _flat(gradient)
@@ -175,11 +178,14 @@ class L1(Norm):
 
     def project(self, delta, radius):
         # Soft thresholding; the threshold from sorted entries (Duchi et al., ICML 2008, fig. 1).
+        # Entries are measured from the largest, and those below it by more than the radius vanish
+        # anyway: so no sum is much larger than the radius, which rounding would leave behind.
         flat = _flat(delta)
         size = flat.shape[1]
         radius = ops.reshape(per_example(radius, flat) * ops.ones_like(flat[:, :1]), (-1, 1))
         magnitude = ops.abs(flat)
-        descending = -ops.sort(-magnitude, axis=1)
+        below = ops.maximum(magnitude - ops.max(magnitude, axis=1, keepdims=True), -radius)
+        descending = -ops.sort(-below, axis=1)
         excess = ops.cumsum(descending, axis=1) - radius
         count = ops.cast(ops.arange(1, size + 1), flat.dtype)
         kept = ops.cast(descending * count > excess, flat.dtype)
@@ -187,7 +193,7 @@ class L1(Norm):
         last = ops.one_hot(ops.cast(support[:, 0], "int32") - 1, size, dtype=flat.dtype)
         threshold = ops.sum(last * excess, axis=1, keepdims=True) / support
         inside = ops.sum(magnitude, axis=1, keepdims=True) <= radius
-        shrunk = ops.sign(flat) * ops.maximum(magnitude - threshold, 0.0)
+        shrunk = ops.sign(flat) * ops.maximum(below - threshold, 0.0)
         return ops.reshape(ops.where(inside, flat, shrunk), ops.shape(delta))
 
     def random(self, keys, shape, radius):

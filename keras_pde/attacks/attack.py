@@ -120,6 +120,7 @@ class Attack(Component):
         check_images(x, self.bounds, "x")
         x = x.astype(keras.config.floatx())
         target = Target.of(model, x)
+        batch_size = min(batch_size, len(x))  # of all, whoever is left: on JAX shapes compile anew
         y = class_labels(y, target.num_classes, len(x))
         if targets is not None:
             targets = class_labels(targets, target.num_classes, len(x))
@@ -154,6 +155,10 @@ class Attack(Component):
     def _verify(self, target, goal, x, candidates, batch_size):
         """Brings candidates back into ball and box, and predicts them again."""
         norm = geometry.get(self.norm)
+
+        def measure(images):
+            return ops.convert_to_numpy(norm.norm(ops.convert_to_tensor(images - x)))
+
         with keras.device("cpu"):
             images = feasible(
                 ops.convert_to_tensor(candidates),
@@ -162,10 +167,16 @@ class Attack(Component):
                 self.epsilon,
                 self.bounds,
             )
-            length = ops.convert_to_numpy(norm.norm(images - x))
             images = ops.convert_to_numpy(images)
-        finite = np.isfinite(length) & (length <= self.epsilon * (1 + 1e-5))
-        wrong = goal.reached(target.predict(images, batch_size)) & finite
+            # clean + delta is rounded, by more than 1e-5 of a small epsilon: one step of the grid
+            # of floating-point numbers towards the clean image brings it back.
+            length = measure(images)
+            beyond = np.reshape(length > self.epsilon, (-1,) + (1,) * (x.ndim - 1))
+            images = np.where(beyond, np.nextafter(images, x), images)
+            length = measure(images)
+        finite = np.isfinite(images).reshape(len(x), -1).all(axis=1)
+        allowed = finite & (length > 0) & (length <= self.epsilon * (1 + 1e-5))
+        wrong = goal.reached(target.predict(images, batch_size)) & allowed
         return images, length, wrong
 
 
@@ -208,7 +219,7 @@ class Search:
         active = np.arange(count)
         while len(active):
             now = active[:batch_size]
-            new = self._round(now, state, length, early_exit, min(batch_size, count))
+            new = self._round(now, state, length, early_exit, batch_size)
             for name, values in new.items():
                 state[name][now] = values
             active = active[~state["done"][active]]
@@ -232,7 +243,7 @@ class Search:
         return {**state, "best": self.x.copy(), "fooled": no, "done": no.copy(), "passes": zero}
 
     def _round(self, now, state, length, early_exit, size):
-        """Up to `length` iterations of the examples `now`, in the smaller of two shapes that fits."""
+        """Up to `length` iterations of the examples `now`, in the smaller shape that fits."""
         small = max(1, size // 4)
         size = small if len(now) <= small else size
         names = sorted(state)
@@ -240,7 +251,8 @@ class Search:
         arrays += [pad(state[name][now], size) for name in names]
         attack, targeted = self.attack, self.goal.targeted
         settings = tuple((name, getattr(attack, name)) for name in attack.program)
-        key = (type(attack).advance, settings, targeted, early_exit)
+        rules = (type(attack).advance, attack.stops_when_fooled, tuple(names))
+        key = (*rules, settings, targeted, early_exit)
 
         def program(logits, length, x, labels, *values):
             return _iterate(attack, logits, targeted, early_exit, length, x, labels, names, values)
@@ -264,7 +276,10 @@ def _iterate(attack, logits, targeted, early_exit, length, x, labels, names, val
 
         (_, outputs), gradient = value_and_grad(total, images, has_aux=True)
         hit = ops.equal(ops.cast(ops.argmax(outputs, axis=-1), "int32"), labels)
-        return Evaluated(gradient, hit if targeted else ops.logical_not(hit))
+        fooled = hit if targeted else ops.logical_not(hit)
+        # A clean image that is near the boundary by a rounding is not found, it has not moved.
+        moved = ops.any(ops.not_equal(images, x), axis=tuple(range(1, len(x.shape))))
+        return Evaluated(gradient, ops.logical_and(fooled, moved))
 
     def body(i, *values):
         old = dict(zip(names, values, strict=True))

@@ -1,6 +1,7 @@
-"""What attacks maximise: per-example losses of logits, positive (margin, DLR) when the class is wrong.
+"""What attacks maximise: per-example losses of logits.
 
-`labels` are the true classes, or with `targeted=True` the classes to reach.
+Margin and DLR are positive when the class is wrong. `labels` are the true classes, or with
+`targeted=True` the classes to reach.
 """
 
 from keras import ops

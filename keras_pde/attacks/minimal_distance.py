@@ -6,6 +6,7 @@ from keras_pde import geometry
 from keras_pde.attacks import losses
 from keras_pde.attacks.ascent import ascent_step, where_rows
 from keras_pde.attacks.attack import Attack
+from keras_pde.checks import check_bounds
 from keras_pde.registry import register
 
 _GROWTHS = 20  # enlargements of the radius before the search gives up
@@ -17,9 +18,9 @@ class MinimalDistance(Attack):
     """The smallest perturbation that changes the class: bisection over a gradient attack's radius.
 
     For each image, trials of a normalised-gradient attack (`steps` steps of length radius / 6 from
-    the clean image, stopped at the first success) enlarge the radius by 1.5 until one succeeds, then
-    bisect between the largest failure and the smallest success. The closest misclassified image
-    of all trials is kept, so the distance is an upper bound of the true one.
+    the clean image, stopped at the first success) enlarge the radius by 1.5 until one succeeds,
+    then bisect between the largest failure and the smallest success. The closest misclassified
+    image of all trials is kept, so the distance is an upper bound of the true one.
 
     This is the protocol behind the table of Finlay, Oberman and Abbasi (2018, arXiv 1810.00953),
     with two changes: bisection starts at the last failure, not at 0, and a success counts with the
@@ -56,7 +57,6 @@ class MinimalDistance(Attack):
         loss="ce",
         bounds=(0.0, 1.0),
     ):
-        geometry.get(norm)
         losses.get(loss)
         if int(steps) != steps or steps < 1 or int(bisections) != bisections or bisections < 0:
             raise ValueError(
@@ -65,11 +65,12 @@ class MinimalDistance(Attack):
             )
         if not 0 <= tolerance < 1:
             raise ValueError(f"Received tolerance={tolerance}; expected a number in [0, 1).")
-        if initial_radius is not None and initial_radius <= 0:
+        if initial_radius is not None and not 0 < initial_radius < float("inf"):
             raise ValueError(f"Received initial_radius={initial_radius}; expected it positive.")
-        self.norm, self.steps, self.bisections = norm, steps, bisections
-        self.tolerance, self.initial_radius, self.loss = tolerance, initial_radius, loss
-        self.bounds = None if bounds is None else tuple(bounds)
+        self.norm, self.loss, self.tolerance = geometry.get(norm).name, loss, float(tolerance)
+        self.steps, self.bisections = int(steps), int(bisections)
+        self.initial_radius = None if initial_radius is None else float(initial_radius)
+        self.bounds = check_bounds(bounds)
 
     @classmethod
     def paper2018(cls, norm):
@@ -117,7 +118,8 @@ class MinimalDistance(Attack):
         fooled = found_before | success
         new_high = ops.where(closer, length, high)
         low = ops.where(failed, state["radius"], state["low"])
-        low = ops.minimum(low, new_high)  # a later trial may succeed below an earlier failure
+        # A trial may succeed below an earlier failure, which then bounds nothing.
+        low = ops.where(low < new_high, low, 0.0 * low)
         trials = state["trials"] + ops.cast(ended, "int32")
         trials = ops.where(success & ~found_before, ops.ones_like(trials), trials)
         middle = (low + ops.where(fooled, new_high, low)) / 2.0

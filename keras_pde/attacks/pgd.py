@@ -4,6 +4,7 @@ from keras_pde import geometry
 from keras_pde.attacks import losses
 from keras_pde.attacks.ascent import ascent_step, to_bounds, where_rows
 from keras_pde.attacks.attack import Attack
+from keras_pde.checks import check_bounds
 from keras_pde.registry import register
 
 
@@ -48,13 +49,12 @@ class PGD(Attack):
         bounds=(0.0, 1.0),
         seed=0,
     ):
-        geometry.get(norm)
         losses.get(loss)
-        if epsilon < 0:
+        if not 0 <= epsilon < float("inf"):
             raise ValueError(f"Received epsilon={epsilon}; expected a length, at least 0.")
         if int(steps) != steps or steps < 1:
             raise ValueError(f"Received steps={steps}; expected an integer, at least 1.")
-        if step_size is not None and step_size <= 0:
+        if step_size is not None and not 0 < step_size < float("inf"):
             raise ValueError(f"Received step_size={step_size}; expected a positive length or None.")
         if int(restarts) != restarts or restarts < 1:
             raise ValueError(f"Received restarts={restarts}; expected an integer, at least 1.")
@@ -63,10 +63,11 @@ class PGD(Attack):
                 f"Received restarts={restarts} with random_start=False; all runs would be equal. "
                 "Use random_start=True or restarts=1."
             )
-        self.norm, self.epsilon, self.steps, self.step_size = norm, epsilon, steps, step_size
-        self.restarts, self.random_start, self.loss = restarts, random_start, loss
-        self.bounds = None if bounds is None else tuple(bounds)
-        self.seed = seed
+        self.norm, self.epsilon, self.loss = geometry.get(norm).name, float(epsilon), loss
+        self.steps, self.restarts, self.random_start = int(steps), int(restarts), random_start
+        self.step_size = None if step_size is None else float(step_size)
+        self.bounds = check_bounds(bounds)
+        self.seed = int(seed)
 
     @property
     def label(self):

@@ -6,10 +6,12 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_pde.attacks import losses
 from keras_pde.autodiff import value_and_grad
 
 _BACKEND = keras.backend.backend()
 _PROBE = 8  # images on which a new model is tried out
+_TINY = float(np.finfo("float32").tiny)  # in place of a probability of zero
 
 
 class Target:
@@ -24,7 +26,7 @@ class Target:
 
     Raises:
         ValueError: the model refuses the images, has not one output of rank 2 with at least two
-            classes, or gives NaN.
+            classes, gives NaN, or cannot be differentiated by its images.
     """
 
     def __init__(self, model, images):
@@ -35,14 +37,25 @@ class Target:
         self.model = model
         self.probabilities = False
         self._programs = {}
-        outputs = self._try(np.asarray(images[:_PROBE], dtype="float32"))
+        images = np.asarray(images[:_PROBE], dtype=keras.config.floatx())
+        outputs = self._try(images)
+        self.image_shape = images.shape[1:]
         self.num_classes = outputs.shape[1]
         self.probabilities = _are_probabilities(outputs)
+        if not (self.probabilities and _are_saturated(outputs)):
+            self._check_differentiable(images)
 
     @classmethod
     def of(cls, model, images) -> "Target":
         """`model` itself if it is a target already."""
-        return model if isinstance(model, Target) else cls(model, images)
+        if not isinstance(model, Target):
+            return cls(model, images)
+        if model.image_shape != images.shape[1:]:
+            raise ValueError(
+                f"Received images of shape {images.shape}; this Target was made for "
+                f"{(None, *model.image_shape)}."
+            )
+        return model
 
     def _try(self, images):
         expected = getattr(self.model, "input_shape", None)
@@ -63,25 +76,55 @@ class Target:
         outputs = ops.convert_to_numpy(ops.cast(outputs, "float32"))
         if outputs.shape[1] < 2:
             raise ValueError(
-                "Received a model with a single output; expected a logit for each class. For a "
-                "binary sigmoid model return the two logits (0, z), z being the value before the "
-                "sigmoid: keras.layers.ZeroPadding1D does not fit rank 2, so concatenate zeros."
+                "Received a model with a single output; expected a logit for each class. A sigmoid "
+                "of z is a softmax of (0, z): attack `keras.Model(model.input, "
+                "keras.layers.Concatenate()([keras.ops.zeros_like(z), z]))`, z being the tensor "
+                "before the sigmoid, or train a head of two units."
             )
         if not np.all(np.isfinite(outputs)):
             raise ValueError("Received a model that returns NaN or infinite values.")
         return outputs
+
+    def _check_differentiable(self, images):
+        """Refuses a model whose margin has slope zero at all images, near them and far from them.
+
+        A constant model is let through, since for it that is the truth.
+        """
+        low, high = min(images.min(), 0.0), max(images.max(), 1.0)
+        noise = np.random.default_rng(2018).uniform(low, high, images.shape)
+        copies = [(1 - share) * images + share * noise for share in (0, 0.01, 1)]
+        probes = np.concatenate(copies).astype(images.dtype)
+
+        def slope(logits, x):
+            def total(z):
+                outputs = logits(z)
+                return ops.sum(losses.margin(outputs, ops.argmax(outputs, axis=-1))), outputs
+
+            (_, outputs), gradient = value_and_grad(total, x, has_aux=True)
+            return outputs, gradient
+
+        outputs, gradient = map(ops.convert_to_numpy, self.program("slope", slope)(probes))
+        if not np.any(gradient) and np.any(outputs != outputs[:1]):
+            raise ValueError(
+                "Received a model whose outputs depend on the images, but with an input gradient "
+                f"of exactly zero at all {len(probes)} images tried: something in it is not "
+                "differentiable (round, argmax, a comparison, a cast to integers, stop_gradient). "
+                "A gradient attack would call it robust whatever it is; replace that operation by "
+                "a differentiable one, or attack the model without it."
+            )
 
     def logits(self, images, variables=None):
         """Logits in inference mode, float32 or wider."""
         if variables is None:
             outputs = self.model(images, training=False)
         else:
-            outputs = self.model.stateless_call(*variables, images, training=False)[0]
+            # Not `stateless_call`, which passes `training` to a `call` that may not take it.
+            with keras.StatelessScope(list(zip(self.model.variables, variables, strict=True))):
+                outputs = self.model(images, training=False)
         if keras.backend.standardize_dtype(outputs.dtype) in ("float16", "bfloat16"):
             outputs = ops.cast(outputs, "float32")
         if self.probabilities:
-            tiny = float(np.finfo("float32").tiny)
-            outputs = ops.log(ops.maximum(outputs, tiny))
+            outputs = ops.log(ops.maximum(outputs, _TINY))
         return outputs
 
     def program(self, key, fn):
@@ -119,7 +162,7 @@ class Target:
         for start in range(0, len(images), batch_size):
             arrays = [a[start : start + batch_size] for a in (images, *more)]
             size = len(arrays[0])
-            arrays = [pad(a, min(batch_size, len(images))) for a in arrays]
+            arrays = [pad(a, batch_size) for a in arrays]
             parts.append(ops.convert_to_numpy(program(*arrays))[:size])
         return np.concatenate(parts)
 
@@ -132,7 +175,13 @@ def pad(array, size):
 
 def _are_probabilities(outputs) -> bool:
     in_range = np.all((outputs >= 0) & (outputs <= 1))
-    return bool(in_range and np.all(np.abs(outputs.sum(axis=1) - 1) < 1e-3))
+    # bfloat16 has three digits.
+    return bool(in_range and np.all(np.abs(outputs.sum(axis=1) - 1) < 1e-2))
+
+
+def _are_saturated(probabilities) -> bool:
+    """Whether all are 0 or 1: the gradient is zero then, though the model be differentiable."""
+    return bool(np.all((probabilities < _TINY) | (probabilities == 1)))
 
 
 if _BACKEND == "tensorflow":
@@ -142,9 +191,9 @@ if _BACKEND == "tensorflow":
         @functools.cache
         def traced(shapes_and_types):
             specs = [tf.TensorSpec(shape, dtype) for shape, dtype in shapes_and_types]
-            return tf.function(
-                lambda *tensors: fn(target.logits, *tensors), input_signature=specs, autograph=False
-            )
+            function = tf.function(lambda *tensors: fn(target.logits, *tensors), autograph=False)
+            # The concrete one: TensorFlow warns of many functions that are traced once each.
+            return function.get_concrete_function(*specs)
 
         def run(*arrays):
             tensors = [tf.convert_to_tensor(a) for a in arrays]
@@ -165,11 +214,7 @@ elif _BACKEND == "jax":
             return fn(lambda x: target.logits(x, variables), *arrays)
 
         def run(*arrays):
-            variables = (
-                [v.value for v in model.trainable_variables],
-                [v.value for v in model.non_trainable_variables],
-            )
-            return traced(variables, *arrays)
+            return traced([v.value for v in model.variables], *arrays)
 
         return run
 

@@ -4,20 +4,22 @@ import keras
 import numpy as np
 
 from keras_pde import environment, geometry
-from keras_pde.attacks import FGSM, PGD, MinimalDistance, Target
-from keras_pde.checks import check_images, class_labels
+from keras_pde.attacks import FGSM, PGD, Attack, MinimalDistance, Target
+from keras_pde.checks import check_bounds, check_images, class_labels
 from keras_pde.evaluation import alarms
 from keras_pde.evaluation.report import AttackRun, Report
 
 
 def default_attacks(norm, bounds=(0.0, 1.0), seed=0):
     """The attacks of `evaluate`: FGSM as a check, PGD on two losses, and minimal distances."""
+    norm = geometry.get(norm).name
     ball = {"norm": norm, "epsilon": 0.0, "bounds": bounds}
     return [
         FGSM(**ball),
         PGD(**ball, steps=40, loss="ce", seed=seed),
         PGD(**ball, steps=40, loss="dlr", restarts=2, seed=seed + 1),
-        MinimalDistance(norm, loss="margin", bounds=bounds),
+        # In l1 a step moves one pixel, so that few steps leave many images with nothing found.
+        MinimalDistance(norm, steps=40 if norm == "l1" else 10, loss="margin", bounds=bounds),
     ]
 
 
@@ -49,7 +51,7 @@ def evaluate(
         epsilons: radii at which to measure, in the units of the images.
         attacks: attacks to run, in this norm; their own epsilon is replaced by each of `epsilons`.
             Default `default_attacks(norm)`.
-        bounds: `(low, high)` range of valid images.
+        bounds: `(low, high)` range of valid images; not `None` here.
         name: the model's name in tables; default its Keras name.
         batch_size: images at a time; no influence on the result (but for rounding).
         seed: of the default attacks.
@@ -66,16 +68,21 @@ def evaluate(
     >>> report = kp.evaluate(model, x_test[:500], y_test[:500], norm="l2", epsilons=[0.1, 0.5])
     >>> print(report.table())
     """
+    norm, bounds = geometry.get(norm).name, check_bounds(bounds)
+    if bounds is None:
+        raise ValueError("Received bounds=None; expected (low, high), the range of the images.")
     x, y = _arrays(x, y)
     check_images(x, bounds, "x")
     x = x.astype(keras.config.floatx())
     target = Target.of(model, x)
+    batch_size = min(batch_size, len(x))
     y = class_labels(y, target.num_classes, len(x))
-    epsilons = tuple(sorted(float(e) for e in np.atleast_1d(epsilons)))
-    if any(e <= 0 for e in epsilons):
+    epsilons = tuple(sorted({float(e) for e in np.ravel(epsilons)}))
+    if not all(0 < e < np.inf for e in epsilons):
         raise ValueError(f"Received epsilons={epsilons}; expected positive radii.")
     if attacks is None:
-        attacks = default_attacks(geometry.get(norm).name, tuple(bounds), seed)
+        attacks = default_attacks(norm, bounds, seed)
+    attacks = [attacks] if isinstance(attacks, Attack) else list(attacks)
     _check_attacks(attacks, norm, bounds, epsilons)
 
     distance = np.where(target.predict(x, batch_size) == y, np.inf, 0.0)
@@ -106,12 +113,12 @@ def evaluate(
         alarms.foreign_bounds(bounds),
         alarms.grows_with_epsilon(runs),
         alarms.falls_with_fewer_steps(runs),
-        alarms.survives_everything(target, x, y, geometry.get(norm).name, bounds, batch_size),
+        alarms.survives_everything(target, x, y, norm, bounds, batch_size),
     ]
     return Report(
         name=name or target.model.name,
-        norm=geometry.get(norm).name,
-        bounds=tuple(bounds),
+        norm=norm,
+        bounds=bounds,
         epsilons=epsilons,
         distance=distance,
         runs=tuple(runs),
@@ -134,12 +141,16 @@ def _plan(attacks, epsilons):
 
 
 def _check_attacks(attacks, norm, bounds, epsilons):
-    name = geometry.get(norm).name
     for attack in attacks:
-        if attack.norm != name or attack.bounds != tuple(bounds):
+        if not isinstance(attack, Attack):
             raise ValueError(
-                f"Received the attack {attack!r} for an evaluation with norm={name!r} and "
-                f"bounds={tuple(bounds)}; expected the same norm and bounds."
+                f"Received {attack!r} among the attacks; expected attacks as in "
+                f"attacks=[kp.attacks.PGD({norm!r}, epsilon=0)]."
+            )
+        if attack.norm != norm or attack.bounds != bounds:
+            raise ValueError(
+                f"Received the attack {attack!r} for an evaluation with norm={norm!r} and "
+                f"bounds={bounds}; expected the same norm and bounds."
             )
     if not any(True for _ in _plan(attacks, epsilons)):
         raise ValueError(

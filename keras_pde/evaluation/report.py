@@ -35,7 +35,7 @@ class AttackRun:
     seconds: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Report:
     """What `evaluate` found. Distances and accuracies are upper bounds of the true ones.
 
@@ -63,6 +63,9 @@ class Report:
     digest: str
     environment: dict
     adversarials: dict[str, np.ndarray] | None = field(default=None, repr=False, compare=False)
+
+    def __eq__(self, other) -> bool:
+        return isinstance(other, Report) and self.to_json() == other.to_json()
 
     @property
     def count(self) -> int:
@@ -167,7 +170,8 @@ class Report:
         del values["adversarials"]
         values["distance"] = [float(d) if math.isfinite(d) else None for d in self.distance]
         values["runs"] = [dataclasses.asdict(run) for run in self.runs]
-        text = json.dumps({"schema": SCHEMA, **values}, indent=1, allow_nan=False)
+        values = {"schema": SCHEMA, **values}
+        text = json.dumps(values, indent=1, allow_nan=False, default=str)
         if path is not None:
             Path(path).write_text(text + "\n")
         return text
@@ -176,15 +180,20 @@ class Report:
     def from_json(cls, source) -> "Report":
         """The report from a file written by `to_json`, or from its text."""
         is_text = isinstance(source, str) and source.lstrip().startswith("{")
-        values = json.loads(source if is_text else Path(source).read_text())
-        schema = values.pop("schema", None)
-        if schema != SCHEMA:
-            raise ValueError(f"Received a report of schema {schema}; this version reads {SCHEMA}.")
-        values["distance"] = np.array([np.inf if d is None else d for d in values["distance"]])
-        values["runs"] = tuple(AttackRun(**run) for run in values["runs"])
-        for name in ("bounds", "epsilons", "alarms"):
-            values[name] = tuple(values[name])
-        return cls(**values)
+        text = source if is_text else Path(source).read_text()
+        try:
+            values = json.loads(text)
+            schema = values.pop("schema", None)
+            if schema == SCHEMA:
+                distance = [np.inf if d is None else d for d in values["distance"]]
+                values["distance"] = np.array(distance, "float64")
+                values["runs"] = tuple(AttackRun(**run) for run in values["runs"])
+                for name in ("bounds", "epsilons", "alarms"):
+                    values[name] = tuple(values[name])
+                return cls(**values)
+        except (json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"Received what is not a report, or damaged: {error!r}.") from error
+        raise ValueError(f"Received a report of schema {schema}; this version reads {SCHEMA}.")
 
     def save_adversarials(self, path) -> None:
         """Writes `x`, `y`, the closest adversarial images and their distances to an `.npz` file."""

@@ -68,7 +68,8 @@ class GradientPenalty(Penalty):
         statistics="batch",
     ):
         geometry.get(norm)
-        check_choice("power", power, (1, 2))
+        if power not in (1, 2):
+            raise ValueError(f"Received power={power}; expected 1 or 2.")
         check_choice("method", method, ("double_backprop", "finite_difference"))
         check_choice("`at`", at, _AT)
         check_choice("statistics", statistics, _STATISTICS)
@@ -104,7 +105,7 @@ class GradientPenalty(Penalty):
             return None
         order = ops.argsort(noise.uniform(step.keys(_SELECTION), (1,))[:, 0])
         # Rounded up in integers: the batch size may be a tensor (TensorFlow) or must not (JAX).
-        part = Fraction(self.fraction).limit_denominator(1000)
+        part = max(Fraction(self.fraction).limit_denominator(1000), Fraction(1, 1000))
         size = step.batch_size()
         return order[: (size * part.numerator + part.denominator - 1) // part.denominator]
 

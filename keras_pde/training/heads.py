@@ -4,14 +4,13 @@ import keras
 
 
 def activation(model) -> str | None:
-    """Name of the activation the model ends with (`"softmax"`, `"linear"`, ...), if it can be told."""
-    try:
-        layers = model.layers
-    except AttributeError:
+    """Name of the activation that the model ends with (`"softmax"`, ...), if it can be told."""
+    # Only these two run their layers in the order of the list.
+    if not isinstance(model, keras.Sequential) and not hasattr(model, "outputs"):
         return None
-    if not layers:
+    if not model.layers:
         return None
-    last = layers[-1]
+    last = model.layers[-1]
     if isinstance(last, keras.Model):
         return activation(last)
     if isinstance(last, keras.layers.Softmax):
@@ -21,20 +20,21 @@ def activation(model) -> str | None:
     return None
 
 
+def loss_name(loss) -> str:
+    """Name of a loss given as a string, a function or an object."""
+    return loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
+
+
 def check_loss(model, loss):
     """Refuses a cross-entropy whose `from_logits` contradicts the model's last activation.
 
     Only what can be told from the last layer is refused; a model whose head is unknown passes.
     """
     found = activation(model)
-    if isinstance(loss, str) or callable(loss) and not isinstance(loss, keras.losses.Loss):
-        name = loss if isinstance(loss, str) else getattr(loss, "__name__", "")
-        from_logits = False
-    elif isinstance(loss, keras.losses.Loss):
-        name = type(loss).__name__
-        from_logits = loss.get_config().get("from_logits", False)
-    else:
-        return
+    name = loss_name(loss)
+    from_logits = isinstance(loss, keras.losses.Loss) and loss.get_config().get(
+        "from_logits", False
+    )
     if "crossentropy" not in name.lower().replace("_", ""):
         return
     if from_logits and found in ("softmax", "sigmoid"):

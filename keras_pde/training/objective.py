@@ -30,6 +30,8 @@ class DataTerm(Term):
 class Penalty(Term):
     """A scalar added to the loss."""
 
+    at = "clean"  # the images that it is about, or "perturbed" for those of the data term
+
     def needs_main_gradient(self, shared: bool) -> bool:
         """Whether the main pass must deliver its input gradients.
 

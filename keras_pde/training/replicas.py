@@ -1,4 +1,4 @@
-"""What a training step must know about `tf.distribute`: 1 replica everywhere but under a strategy."""
+"""What a training step must know about `tf.distribute`; without a strategy, one replica."""
 
 import keras
 from keras import ops

@@ -66,9 +66,17 @@ class RobustModel(Hook, keras.Model):
             raise ValueError(
                 f"Received model of type {type(model).__name__}; expected a `keras.Model`."
             )
+        for what in ("inputs", "outputs"):
+            count = len(getattr(model, what, None) or [None])
+            if count != 1:
+                raise ValueError(
+                    f"Received a model with {count} {what}; expected one input and one output, "
+                    "which perturbations and input gradients are about."
+                )
         kwargs.setdefault("dtype", model.dtype_policy)
         super().__init__(name=name, **kwargs)
         self.model = model
+        self.built = model.built
         self.objective = compose(objective)
         self.seed = seed
         self.term_trackers = [keras.metrics.Mean(name=n) for n in self.objective.names]
@@ -82,11 +90,27 @@ class RobustModel(Hook, keras.Model):
     def compute_output_shape(self, input_shape):
         return self.model.compute_output_shape(input_shape)
 
-    def save_weights(self, filepath, **kwargs):
-        return self.model.save_weights(filepath, **kwargs)
+    def save_weights(self, filepath, *args, **kwargs):
+        with self._lent_optimizer():
+            return self.model.save_weights(filepath, *args, **kwargs)
 
-    def load_weights(self, filepath, **kwargs):
-        return self.model.load_weights(filepath, **kwargs)
+    def load_weights(self, filepath, *args, **kwargs):
+        with self._lent_optimizer():
+            return self.model.load_weights(filepath, *args, **kwargs)
+
+    @contextlib.contextmanager
+    def _lent_optimizer(self):
+        """Within it the model has the optimizer: weights files hold its state, as usual in Keras.
+
+        `BackupAndRestore` resumes from such a file. The model's own compilation is not touched.
+        """
+        own = getattr(self.model, "optimizer", None)
+        lent = getattr(self, "optimizer", None)
+        object.__setattr__(self.model, "optimizer", lent)  # without Keras' tracking
+        try:
+            yield
+        finally:
+            object.__setattr__(self.model, "optimizer", own)
 
     def get_config(self):
         serialize = keras.saving.serialize_keras_object
@@ -113,10 +137,15 @@ class RobustModel(Hook, keras.Model):
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
         self._example_loss = _per_example(loss)
 
-    def fit(self, x=None, y=None, **kwargs):
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built:
+            self.optimizer.build(self.trainable_variables)  # a file's state goes there
+
+    def fit(self, x=None, y=None, *args, **kwargs):
         self._check_data(x, y)
         self._check_distribution()
-        return super().fit(x, y, **kwargs)
+        return super().fit(x, y, *args, **kwargs)
 
     def evaluate(self, *args, **kwargs):
         with self._plain_metrics():
@@ -160,9 +189,13 @@ class RobustModel(Hook, keras.Model):
         # The trainer's own loss, with the regularisers of the main pass (Keras' JAX trainer hands
         # them over in the same way).
         self._losses_override = list(main.extra_losses)
-        loss = self.compute_loss(x, y, main.outputs, sample_weight, training=True)
-        self._losses_override = []
-        data = ops.mean(step.weighted(main.losses))
+        try:
+            loss = self.compute_loss(x, y, main.outputs, sample_weight, training=True)
+        finally:
+            self._losses_override = []
+        # The data term is what the compiled loss made of it: its weights and its reduction.
+        extra = sum(self._aggregate_additional_loss(value) for value in main.extra_losses)
+        data = (loss - extra) * replicas.count()
         for tracker, value in zip(self.term_trackers, [data, *penalties], strict=True):
             tracker.update_state(value, sample_weight=step.batch_size())
         for penalty in penalties:
@@ -172,19 +205,25 @@ class RobustModel(Hook, keras.Model):
     # Early refusals
 
     def _check_data(self, x, y):
-        bounds = self.objective.data.bounds
+        if x is not None:
+            _check_single(x, "x")
         if not hasattr(x, "__array__"):
             return  # generators and datasets are consumed by looking at them
-        check_images(ops.convert_to_numpy(x), bounds, "x")
+        check_images(ops.convert_to_numpy(x), self.objective.data.bounds, "x")
+        _check_single(y, "y")
         outputs = getattr(self.model, "output_shape", None)
-        loss = self.loss if isinstance(self.loss, str) else type(self.loss).__name__
-        if y is not None and outputs and "categorical" in loss.lower().replace("_", ""):
+        loss = heads.loss_name(self.loss).lower().replace("_", "")
+        # Other losses take soft labels, and outputs of higher rank a label for each position.
+        one_label = "sparsecategorical" in loss and outputs and len(outputs) == 2
+        if one_label and getattr(self.loss, "ignore_class", None) is None:
             class_labels(y, outputs[-1], len(x))
 
     def _check_distribution(self):
         if _BACKEND != "tensorflow" or self.distribute_strategy.num_replicas_in_sync == 1:
             return
-        optimizer = self.optimizer
+        if not self.compiled:
+            return  # Keras says so
+        optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)  # of loss scaling
         found = {
             "gradient_accumulation_steps": optimizer.gradient_accumulation_steps,
             "ema_overwrite_frequency": optimizer.use_ema and optimizer.ema_overwrite_frequency,
@@ -211,12 +250,17 @@ class RobustModel(Hook, keras.Model):
                 )
 
 
-def _tensor(value, what):
-    if isinstance(value, dict | list | tuple):
+def _check_single(value, what):
+    if value is None or isinstance(value, dict | list | tuple):
+        received = "None" if value is None else f"a {type(value).__name__}"
         raise ValueError(
-            f"Received {what} as a {type(value).__name__}; `RobustModel` needs one tensor, since "
-            "perturbations and input gradients are about one input and one output."
+            f"Received {what} as {received}; `RobustModel` needs one tensor, since perturbations "
+            "and input gradients are about one input and one output."
         )
+
+
+def _tensor(value, what):
+    _check_single(value, what)
     return ops.convert_to_tensor(value)
 
 

@@ -81,10 +81,11 @@ class Step:
         trainable = [ops.stop_gradient(v) for v in self.trainable] if frozen else self.trainable
         state = self.non_trainable if non_trainable is None else non_trainable
         y = self.y if index is None else ops.take(self.y, index, axis=0)
+        mode = {"training": training} if self.model._call_has_training_arg else {}
 
         def forward(images):
             outputs, updates, extra = self.model.stateless_call(
-                trainable, state, images, training=training, return_losses=True
+                trainable, state, images, **mode, return_losses=True
             )
             losses = self.example_loss(y, outputs)
             return ops.sum(losses), (losses, outputs, updates, extra)
@@ -98,7 +99,7 @@ class Step:
 
     @property
     def clean(self) -> Pass:
-        """Inference-mode pass with gradient at the clean images; crafting and selection share it."""
+        """Inference-mode pass and gradient at the clean images; crafting and selection share it."""
         if self._clean is None:
             self._clean = self.run(self.x, training=False, gradient=True, frozen=True)
         return self._clean
@@ -125,6 +126,12 @@ class Step:
         moving = self._moving_statistics()
         zeroed = [ops.zeros_like(v) if i in moving else v for i, v in enumerate(self.non_trainable)]
         main = self.run(x, training=True, gradient=gradient, non_trainable=zeroed)
+        # Layers called with `training=False` (fine-tuning) did read them: run again without those.
+        updated = {i: m for i, m in moving.items() if main.updates[i] is not zeroed[i]}
+        if updated != moving:
+            moving = updated
+            zeroed = [zeroed[i] if i in moving else v for i, v in enumerate(self.non_trainable)]
+            main = self.run(x, training=True, gradient=gradient, non_trainable=zeroed)
         self._statistics = list(self.non_trainable)
         updates = list(main.updates)
         for i, momentum in moving.items():
@@ -168,7 +175,7 @@ class Step:
         )
 
     def _moving_statistics(self) -> dict[int, float]:
-        """Position among the non-trainable variables -> momentum, for what training mode updates."""
+        """Position among the non-trainable variables -> momentum, of what training updates."""
         position = {id(v): i for i, v in enumerate(self.model.non_trainable_variables)}
         return {
             position[id(variable)]: layer.momentum
@@ -194,5 +201,5 @@ class Step:
         """Per-example values times the sample weights, if there are any."""
         if self.weight is None:
             return values
-        weight = ops.reshape(self.weight, (-1,))
+        weight = ops.cast(ops.reshape(self.weight, (-1,)), values.dtype)
         return values * (weight if index is None else ops.take(weight, index, axis=0))

@@ -8,6 +8,8 @@ class Hook:
 
     def train_step(self, data):
         x, y, sample_weight = unpack_x_y_sample_weight(data)
+        if not self.built:
+            self(x, training=False)  # creates the weights; the values are not used
         variables = self.trainable_variables
         trainable = [tf.convert_to_tensor(v.value) for v in variables]
         state = self.model.non_trainable_variables

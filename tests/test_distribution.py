@@ -1,0 +1,186 @@
+"""MirroredStrategy on two logical CPUs equals one device; what cannot is refused.
+
+TensorFlow fixes its devices when it starts, and explicit collectives fail once a process has
+created a second strategy; so this file runs itself in one process with one strategy.
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+import keras_pde as kp
+from keras_pde.training.objectives import (
+    Adversarial,
+    GradientPenalty,
+    MaxGradientPenalty,
+    Plain,
+    Tulip,
+)
+
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="about tf.distribute"
+)
+
+# With `top_k`, each replica brings candidates of its own: equal to one device only as long as the
+# order by which they are chosen is that of the penalised gradients, as in "maximum".
+# name -> (objective, precision). Signs and difference quotients amplify rounding: float64 there.
+CASES = {
+    "tulip": (
+        Tulip(0.1, 0.2, floor=0.2, top_k=None) + GradientPenalty("l2", 0.1, at="perturbed"),
+        "float32",
+    ),
+    "maximum": (
+        MaxGradientPenalty(0.2, floor=0.01, top_k=None, scale="batch_mean", statistics="batch")
+        + MaxGradientPenalty(0.2, statistics="inference"),
+        "float32",
+    ),
+    "signs": (
+        Adversarial("linf", 0.1, steps=2)
+        + GradientPenalty("l1", 0.1, method="finite_difference", at="perturbed"),
+        "float64",
+    ),
+}
+
+OPTIMIZERS = {
+    "clipnorm": {"clipnorm": 1.0},
+    "global_clipnorm": {"global_clipnorm": 1.0},
+    "clipvalue": {"clipvalue": 1.0},
+    "gradient_accumulation_steps": {"gradient_accumulation_steps": 2},
+    "ema_overwrite_frequency": {"use_ema": True, "ema_overwrite_frequency": 2},
+}
+
+SHAPE, CLASSES, BATCH, STEPS = (4, 4, 1), 3, 8, 5
+
+
+def data():
+    rng = np.random.default_rng(0)
+    count = BATCH * STEPS
+    x = rng.uniform(size=(count, *SHAPE))
+    # Weights that differ by halves of a batch: the largest gradient is now here, now there.
+    weight = rng.uniform(0.5, 1.5, size=(STEPS, 2, BATCH // 2))
+    weight[::2, 0] *= 2
+    weight[1::2, 1] *= 2
+    return x, np.arange(count) % CLASSES, weight.reshape(-1)
+
+
+def network(batch_norm=kp.layers.batch_norm):
+    inputs = keras.Input(SHAPE)
+    x = keras.layers.Conv2D(2, 3, activation="tanh")(inputs)
+    x = keras.layers.Flatten()(batch_norm()(x))
+    kernel = {"kernel_regularizer": keras.regularizers.L2(0.01)}
+    model = keras.Model(inputs, keras.layers.Dense(CLASSES, **kernel)(x))
+    rng = np.random.default_rng(1)
+    model.set_weights(
+        [
+            rng.uniform(0.5, 1.5, v.shape)
+            if "variance" in v.path
+            else 0.5 * rng.normal(size=v.shape)
+            for v in model.weights
+        ]
+    )
+    return model
+
+
+def compiled(objective, optimizer, model):
+    wrapper = kp.RobustModel(model, objective)
+    wrapper.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return wrapper
+
+
+def train(objective, scope):
+    """Logs and final weights of five steps of eight examples."""
+    with scope:
+        wrapper = compiled(objective, keras.optimizers.SGD(0.1, momentum=0.9), network())
+    x, y, weight = data()
+    options = {"batch_size": BATCH, "shuffle": False, "verbose": 0}
+    logs = wrapper.fit(x, y, sample_weight=weight, **options).history
+    return {
+        "logs": {name: float(value) for name, (value,) in logs.items()},
+        "weights": [w.tolist() for w in wrapper.model.get_weights()],
+    }
+
+
+def refusal(strategy, optimizer=None, model=network, policy="float32"):
+    """The message of the error that `fit` raises."""
+    keras.config.set_dtype_policy(policy)
+    try:
+        with strategy.scope():
+            wrapper = compiled(Plain(), optimizer() if optimizer else "sgd", model())
+        wrapper.fit(*data()[:2], batch_size=BATCH, verbose=0)
+    except ValueError as error:
+        return str(error)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    return "nothing was refused"
+
+
+def main():
+    import tensorflow as tf
+
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    results = {"replicas": strategy.num_replicas_in_sync, "refusals": {}}
+    for name, (objective, precision) in CASES.items():
+        keras.config.set_floatx(precision)
+        keras.config.set_dtype_policy(precision)
+        results[name] = [train(objective, s) for s in (contextlib.nullcontext(), strategy.scope())]
+    keras.config.set_floatx("float32")
+    for name, options in OPTIMIZERS.items():
+        results["refusals"][name] = refusal(strategy, lambda o=options: keras.optimizers.SGD(**o))
+    results["refusals"]["scaled"] = refusal(
+        strategy, lambda: keras.optimizers.SGD(clipnorm=1.0), policy="mixed_float16"
+    )
+    results["refusals"]["batch_norm"] = refusal(
+        strategy, model=lambda: network(keras.layers.BatchNormalization)
+    )
+    print(json.dumps(results))
+
+
+@pytest.fixture(scope="module")
+def results():
+    process = subprocess.run(
+        [sys.executable, __file__],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert process.returncode == 0, process.stderr[-3000:]
+    return json.loads(process.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_two_replicas_equal_one_device(results, name):
+    one, two = results[name]
+    assert results["replicas"] == 2
+    assert one["logs"].keys() == two["logs"].keys()
+    for term, value in one["logs"].items():  # `loss` too: it is not doubled
+        assert value > 0
+        np.testing.assert_allclose(two["logs"][term], value, rtol=1e-5, err_msg=term)
+    for a, b in zip(one["weights"], two["weights"], strict=True):
+        np.testing.assert_allclose(b, a, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_what_a_strategy_cannot_do_is_refused(results, name):
+    message = results["refusals"][name]
+    assert f"optimizer with {name}=" in message and "Create the optimizer without it" in message
+
+
+def test_clipping_inside_loss_scaling_is_refused(results):
+    assert "optimizer with clipnorm=1.0" in results["refusals"]["scaled"]
+
+
+def test_unsynchronised_batch_normalization_is_refused(results):
+    assert "Build it with synchronized=True" in results["refusals"]["batch_norm"]
+
+
+if __name__ == "__main__":
+    main()
