@@ -128,7 +128,7 @@ def _quickstart(arguments):
     out = wanted if arguments.overwrite else quickstart.free_folder(wanted)
     if arguments.out and out != wanted:
         raise ValueError(
-            f"The folder {wanted} is not empty. Pass another --out, or --overwrite to replace files."
+            f"The folder {wanted} is not empty: pass another --out, or --overwrite to replace files."
         )
     with _progress() as progress:
         reports = quickstart.run(settings, out, say=_say, progress=progress)

@@ -72,7 +72,7 @@ def entries(kind: str) -> list[Entry]:
 
 
 def get(kind: str, name: str) -> Callable:
-    """The component of that kind and name; a `ValueError` names the nearest one if there is none."""
+    """The component of that kind and name; the error for another name gives the nearest one."""
     if (kind, name) not in _entries:
         raise unknown_name(kind, name, names(kind))
     return _entries[kind, name].component

@@ -435,9 +435,7 @@ def test_alarm_gradients_that_are_not_finite(x):
     black[:, 0] = 0
     found = alarms_of(model, black, classes(model, black))
     assert any("NaN or infinite" in alarm for alarm in found)
-    assert not any(
-        "NaN or infinite" in alarm for alarm in alarms_of(model, x + 0.0, classes(model, x))
-    )
+    assert not any("NaN or infinite" in alarm for alarm in alarms_of(model, x, classes(model, x)))
 
 
 def run_of(accuracy, epsilon=0.2, name="PGD", **config):

@@ -257,7 +257,7 @@ class Search:
         def program(logits, length, x, labels, *values):
             return _iterate(attack, logits, targeted, early_exit, length, x, labels, names, values)
 
-        run = self.target.program(key, program)
+        run = self.target.program(key, program, fold=True)
         values = run(np.asarray(length, "int32"), *arrays)
         return {
             name: ops.convert_to_numpy(value)[: len(now)]

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_pde.attacks import losses
+from keras_pde.attacks import folding, losses
 from keras_pde.autodiff import value_and_grad
 
 _BACKEND = keras.backend.backend()
@@ -121,21 +121,30 @@ class Target:
             # Not `stateless_call`, which passes `training` to a `call` that may not take it.
             with keras.StatelessScope(list(zip(self.model.variables, variables, strict=True))):
                 outputs = self.model(images, training=False)
+        return self._as_logits(outputs)
+
+    def prepared(self):
+        """`logits` for one use of a compiled program, with BatchNormalization folded."""
+        call = folding.prepare(self.model)
+        return lambda images: self._as_logits(call(images))
+
+    def _as_logits(self, outputs):
         if keras.backend.standardize_dtype(outputs.dtype) in ("float16", "bfloat16"):
             outputs = ops.cast(outputs, "float32")
         if self.probabilities:
             outputs = ops.log(ops.maximum(outputs, _TINY))
         return outputs
 
-    def program(self, key, fn):
+    def program(self, key, fn, fold=False):
         """`fn(logits, *tensors)` compiled for any batch size, once for each `key`.
 
         Args:
             key: hashable; says everything that `fn` closes over.
             fn: function of a logits function and tensors whose first axis, if any, is the batch.
+            fold: whether the logits may differ from the model's by rounding, for speed.
         """
         if key not in self._programs:
-            self._programs[key] = _compile(self, fn)
+            self._programs[key] = _compile(self, fn, fold)
         return self._programs[key]
 
     def predict(self, images, batch_size=128):
@@ -168,8 +177,8 @@ class Target:
 
 
 def pad(array, size):
-    """The array with its last example repeated up to `size`: a fixed shape compiles once."""
-    missing = size - len(array)
+    """The array with its last example repeated up to `size`, where each shape is compiled anew."""
+    missing = size - len(array) if _BACKEND == "jax" else 0
     return array if missing <= 0 else np.concatenate([array, np.repeat(array[-1:], missing, 0)])
 
 
@@ -187,11 +196,16 @@ def _are_saturated(probabilities) -> bool:
 if _BACKEND == "tensorflow":
     import tensorflow as tf
 
-    def _compile(target, fn):
+    def _compile(target, fn, fold):
         @functools.cache
         def traced(shapes_and_types):
             specs = [tf.TensorSpec(shape, dtype) for shape, dtype in shapes_and_types]
-            function = tf.function(lambda *tensors: fn(target.logits, *tensors), autograph=False)
+
+            def call(*tensors):
+                # Prepared in here, but outside of the loop that `fn` may contain.
+                return fn(target.prepared() if fold else target.logits, *tensors)
+
+            function = tf.function(call, autograph=False)
             # The concrete one: TensorFlow warns of many functions that are traced once each.
             return function.get_concrete_function(*specs)
 
@@ -206,7 +220,7 @@ if _BACKEND == "tensorflow":
 elif _BACKEND == "jax":
     import jax
 
-    def _compile(target, fn):
+    def _compile(target, fn, fold):
         model = target.model
 
         @jax.jit
@@ -221,7 +235,7 @@ elif _BACKEND == "jax":
 else:
     import torch
 
-    def _compile(target, fn):
+    def _compile(target, fn, fold):
         def run(*arrays):
             with torch.no_grad():
                 return fn(target.logits, *(ops.convert_to_tensor(a) for a in arrays))

@@ -9,10 +9,11 @@ from keras_pde.training.objective import Penalty
 
 @register("objective", "max_gradient_penalty", weight=0.1)
 class MaxGradientPenalty(Penalty):
-    """Hinge on the largest input gradient of the batch: weight * max(max_i |grad l(x_i)| - floor, 0).
+    """Hinge on the largest input gradient of the batch.
 
-    A sampled Lipschitz constant of the loss, as in the hinged regulariser max(Lip - L0, 0) of
-    Oberman and Calder (2018, arXiv 1808.09540) and J2-Lip of Finlay, Oberman and Abbasi (2018,
+    weight * max(max_i |grad l(x_i)| - floor, 0): a sampled Lipschitz constant of the
+    loss, as in the hinged regulariser max(Lip - L0, 0) of Oberman and Calder (2018, arXiv
+    1808.09540) and J2-Lip of Finlay, Oberman and Abbasi (2018,
     arXiv 1810.00953). It is an estimate from the batch, not a certificate.
 
     The derivative of a maximum involves the arg-max only, so only `top_k` candidates are
