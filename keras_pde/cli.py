@@ -114,7 +114,7 @@ def _add_quickstart(commands, debug):
         "--smoke", action="store_true", help="seconds instead of minutes: shows that it runs"
     )
     parser.add_argument(
-        "--overwrite", action="store_true", help="write into --out although it is not empty"
+        "--overwrite", action="store_true", help="replace what is in --out"
     )
 
 
@@ -128,7 +128,7 @@ def _quickstart(arguments):
     out = wanted if arguments.overwrite else quickstart.free_folder(wanted)
     if arguments.out and out != wanted:
         raise ValueError(
-            f"The folder {wanted} is not empty: pass another --out, or --overwrite to replace files."
+            f"The folder {wanted} is not empty: pass another --out, or --overwrite to replace it."
         )
     with _progress() as progress:
         reports = quickstart.run(settings, out, say=_say, progress=progress)

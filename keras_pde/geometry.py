@@ -211,7 +211,7 @@ def get(norm) -> Norm:
     """The norm of that name (`"l1"`, `"l2"`, `"linf"`); a `Norm` is returned as it is."""
     if isinstance(norm, Norm):
         return norm
-    if norm not in _NORMS:
+    if not isinstance(norm, str) or norm not in _NORMS:
         raise unknown_name("norm", norm, _NORMS)
     return _NORMS[norm]
 

@@ -27,14 +27,13 @@ pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="about tf.distribute"
 )
 
-# With `top_k`, each replica brings candidates of its own: equal to one device only as long as the
-# order by which they are chosen is that of the penalised gradients, as in "maximum".
 # name -> (objective, precision). Signs and difference quotients amplify rounding: float64 there.
 CASES = {
     "tulip": (
         Tulip(0.1, 0.2, floor=0.2, top_k=None) + GradientPenalty("l2", 0.1, at="perturbed"),
         "float32",
     ),
+    "candidates": (Tulip(0.1, 0.2, floor=0.2, top_k=2), "float64"),
     "maximum": (
         MaxGradientPenalty(0.2, floor=0.01, top_k=None, scale="batch_mean", statistics="batch")
         + MaxGradientPenalty(0.2, statistics="inference"),

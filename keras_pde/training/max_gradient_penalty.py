@@ -90,9 +90,11 @@ class MaxGradientPenalty(Penalty):
         return self.statistics == "batch" and self.top_k is not None
 
     def value(self, step):
-        index = self._candidates(step)
+        index, chosen = self._candidates(step)
         there = step.penalised(self.at, self.statistics, index)
         lengths = step.weighted(geometry.get(self.norm).norm(there.gradient), index)
+        if chosen is not None:
+            lengths = ops.where(chosen, lengths, ops.zeros_like(lengths))
         largest = ops.max(lengths)
         if self.scale == "batch_mean":
             largest = largest / ops.cast(step.batch_size() * replicas.count(), largest.dtype)
@@ -101,9 +103,11 @@ class MaxGradientPenalty(Penalty):
         return self.weight * ops.maximum(largest - self.floor * replicas.count(), 0.0)
 
     def _candidates(self, step):
-        """Numbers of the `top_k` examples with the largest gradients, `None` for all."""
+        """Numbers of this replica's `top_k` candidates, and which of them are so globally."""
         if self.top_k is None:
-            return None
+            return None, None
         source = step.main if self.selection == "batch" else step.clean
         lengths = step.weighted(geometry.get(self.norm).norm(source.gradient))
-        return ops.argsort(-ops.stop_gradient(lengths))[: self.top_k]
+        lengths = ops.stop_gradient(lengths)
+        index = ops.argsort(-lengths)[: self.top_k]
+        return index, replicas.among_largest(ops.take(lengths, index), self.top_k)

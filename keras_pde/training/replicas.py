@@ -26,6 +26,25 @@ else:
         return 0
 
 
+def among_largest(values, k):
+    """Which of this replica's values, not negative, are among the `k` largest of all replicas'.
+
+    `None` with one replica, where all are.
+
+    Args:
+        values: up to `k` numbers.
+        k: Python integer.
+    """
+    if count() == 1:
+        return None
+    absent = -ops.ones((k,), dtype=values.dtype)
+    mine = ops.concatenate([values, absent])[:k]
+    rows = ops.one_hot(index(), count(), dtype=values.dtype)[:, None] * mine
+    context = tf.distribute.get_replica_context()
+    everyone = context.all_reduce(tf.distribute.ReduceOp.SUM, rows)
+    return values >= ops.sort(ops.reshape(everyone, (-1,)))[-k]
+
+
 def global_maximum(value):
     """The largest of the replicas' scalars, as a term whose *mean over replicas* is that maximum.
 

@@ -40,7 +40,7 @@ class Tulip(Preset):
         self.epsilon, self.weight, self.floor = epsilon, weight, floor
         self.top_k, self.scale = top_k, scale
         self.statistics, self.selection = statistics, selection
-        self.bounds = bounds
+        self.bounds = None if bounds is None else tuple(bounds)
         steepness = MaxGradientPenalty(
             weight, floor, top_k, scale, "perturbed", statistics, selection
         )
