@@ -74,6 +74,7 @@ def _add_data(parser, default):
         metavar="DIR",
         help="folder of TensorFlow Datasets (otherwise TFDS_DATA_DIR, then ~/tensorflow_datasets)",
     )
+    parser.add_argument("--download", action="store_true", help="download the set if it is absent")
 
 
 def _add_quickstart(commands, debug):
@@ -113,9 +114,7 @@ def _add_quickstart(commands, debug):
     parser.add_argument(
         "--smoke", action="store_true", help="seconds instead of minutes: shows that it runs"
     )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace what is in --out"
-    )
+    parser.add_argument("--overwrite", action="store_true", help="replace what is in --out")
 
 
 def _quickstart(arguments):
@@ -134,7 +133,12 @@ def _quickstart(arguments):
         reports = quickstart.run(settings, out, say=_say, progress=progress)
     for alarm in quickstart.sanity(reports):
         _say(f"ALARM {alarm}")
-    _say(f"\n{quickstart.table(reports)}\n\n{quickstart.verdict(reports)}")
+    _say(f"\n{quickstart.table(reports)}\n")
+    _say(
+        "A smoke run: these numbers mean nothing."
+        if arguments.smoke
+        else quickstart.verdict(reports)
+    )
     _say(f"\nWritten to {out}: report.json, error_curve_l2.png, error_curve_linf.png, models/.")
     _say(f"{time.perf_counter() - began:.0f} seconds. Robust numbers are upper bounds.\n")
     _say("Next:")
@@ -172,7 +176,11 @@ def _add_evaluate(commands, debug):
 def _evaluate(arguments):
     card = load_card(arguments.folder)
     model = load_model(arguments.folder)
-    dataset = datasets.load(arguments.data or card.dataset, data_dir=arguments.data_dir)
+    dataset = datasets.load(
+        arguments.data or card.dataset,
+        data_dir=arguments.data_dir,
+        download=arguments.download,
+    )
     x, y = dataset.x_test[: arguments.limit], dataset.y_test[: arguments.limit]
     for path in filter(None, (arguments.json, arguments.plot)):
         if Path(path).exists():

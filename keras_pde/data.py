@@ -163,8 +163,8 @@ def _find(name, data_dir, download):
         looked = ", ".join(f"{root / name}/<version>/dataset_info.json" for root in roots)
         raise FileNotFoundError(
             f"Received the data set {name!r}, which is not on this machine: looked for {looked}. "
-            f"Ways to get it: allow the download with download=True (needs {_INSTALL}); point "
-            "data_dir or TFDS_DATA_DIR to the folder where TensorFlow Datasets prepared it; pass "
+            f"Ways to get it: download=True or --download (needs {_INSTALL}); point data_dir or "
+            "TFDS_DATA_DIR to the folder where TensorFlow Datasets prepared it; pass "
             f"the path of a .npz with {', '.join(KEYS)}; or use {SAMPLE!r}, which is always there."
         )
     tfds = _import_tfds()

@@ -13,7 +13,7 @@ def describe() -> dict[str, str | int]:
     backend = keras.backend.backend()
     packages = ("keras_pde", "keras", backend, "numpy")
     return {
-        **{name: _version(name) for name in packages},
+        **{name: version(name) for name in packages},
         "python": platform.python_version(),
         "backend": backend,
         "system": f"{platform.system()} {platform.machine()}",
@@ -24,7 +24,8 @@ def describe() -> dict[str, str | int]:
     }
 
 
-def _version(package):
+def version(package: str) -> str:
+    """The installed version of a distribution."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -14,7 +14,6 @@ allocate more than the model it claims to be.
 """
 
 import hashlib
-import importlib.metadata
 import io
 import math
 import os
@@ -32,7 +31,7 @@ import h5py
 import keras
 import numpy as np
 
-from keras_pde import models
+from keras_pde import environment, models
 from keras_pde._card import GOLDEN_TOLERANCE, Card
 
 _WEIGHTS, _GOLDEN, _CARD = "model.weights.h5", "golden.npz", "card.json"
@@ -298,7 +297,7 @@ def _write(model, staging, card, inputs, logits):
             digests={name: _sha256((staging / name).read_bytes()) for name in (_WEIGHTS, _GOLDEN)},
             golden_tolerance=GOLDEN_TOLERANCE,
             keras_version=keras.__version__,
-            keras_pde_version=_version(),
+            keras_pde_version=environment.version("keras_pde"),
         )
         (staging / _CARD).write_text(card.to_json() + "\n", encoding="utf-8")
         load_model(staging)
@@ -309,13 +308,6 @@ def _write(model, staging, card, inputs, logits):
             f"Nothing was saved. {error}"
         ) from error
     return card
-
-
-def _version():
-    try:
-        return importlib.metadata.version("keras_pde")
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def _check_free(folder, overwrite):

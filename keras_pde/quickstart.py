@@ -32,6 +32,7 @@ class Settings:
     Attributes:
         data: name or path of the data set.
         data_dir: folder of TensorFlow Datasets, or `None`.
+        download: whether an absent set may be downloaded.
         limit: number of training images, or `None` for all.
         epochs: passes over them.
         images: number of test images that are attacked.
@@ -43,6 +44,7 @@ class Settings:
 
     data: str = datasets.SAMPLE
     data_dir: str | None = None
+    download: bool = False
     limit: int | None = None
     epochs: int = 8
     images: int = 300
@@ -101,7 +103,7 @@ def run(settings: Settings, out, say=print, progress=None) -> dict[str, dict[str
         name -> norm -> `Report`.
     """
     out = Path(out)
-    dataset = datasets.load(settings.data, settings.limit, settings.data_dir)
+    dataset = datasets.load(settings.data, settings.limit, settings.data_dir, settings.download)
     x, y = dataset.x_test[: settings.images], dataset.y_test[: settings.images]
     say(
         f"{dataset.name}: {len(dataset.x_train)} images to train on and validate, {len(x)} test "

@@ -1,66 +1,55 @@
-"""`kp.evaluate`, its report, the comparison of two reports, and every alarm, tripped and quiet."""
+"""`kp.evaluate` and its report: the numbers, reading and writing, bad input."""
 
 import json
 
 import keras
 import numpy as np
 import pytest
-from keras import layers, ops
-from scipy import stats
+from evaluation_cases import (
+    COUNT,
+    EPSILONS,
+    JAX,
+    SIZE,
+    classes,
+    honest_images,
+    honest_labels,
+    honest_model,
+    honest_report,
+    honest_target,
+    linear,
+    synthetic,
+)
+from keras import ops
 
 import keras_pde as kp
-from keras_pde.attacks import FGSM, PGD, Attack, MinimalDistance, Target
-from keras_pde.evaluation import AttackRun, Report, alarms, default_attacks
+from keras_pde.attacks import FGSM, PGD, MinimalDistance
+from keras_pde.evaluation import Report, default_attacks
 from keras_pde.evaluation.report import interval
-
-JAX = keras.backend.backend() == "jax"
-COUNT, SIZE = 40, 6
-EPSILONS = (0.05, 0.2)
-
-
-def linear(seed=0, scale=1.0, head=None):
-    """Logits W^T x of three classes, balanced over the unit box; `head` is put on top of them."""
-    kernel = np.random.default_rng(seed).normal(size=(SIZE, 3))
-    inputs = keras.Input((SIZE,))
-    dense = layers.Dense(3)
-    outputs = dense(inputs)
-    model = keras.Model(inputs, outputs if head is None else head(outputs), name=f"model_{seed}")
-    dense.set_weights([scale * kernel, -scale * kernel.sum(axis=0) / 2])
-    return model
-
-
-def classes(model, x):
-    return ops.convert_to_numpy(model(x, training=False)).argmax(axis=1)
 
 
 @pytest.fixture(scope="module")
 def model():
-    return linear()
+    return honest_model()
 
 
 @pytest.fixture(scope="module")
 def x():
-    return np.random.default_rng(1).uniform(size=(COUNT, SIZE)).astype("float32")
+    return honest_images()
 
 
 @pytest.fixture(scope="module")
-def y(model, x):
-    """What the model says but for the first four."""
-    y = classes(model, x)
-    y[:4] = (y[:4] + 1) % 3
-    return y
+def y():
+    return honest_labels()
 
 
 @pytest.fixture(scope="module")
-def target(model, x):
-    """One for all tests of this file: nothing compiles twice."""
-    return Target(model, x)
+def target():
+    return honest_target()
 
 
 @pytest.fixture(scope="module")
-def report(target, x, y):
-    """The default evaluation of an honest model."""
-    return kp.evaluate(target, x, y, norm="l2", epsilons=EPSILONS)
+def report():
+    return honest_report()
 
 
 def few_attacks(norm="l2", **settings):
@@ -110,6 +99,15 @@ def test_does_not_depend_on_batch_size(report, target, x, y):
     np.testing.assert_allclose(other.distance, report.distance, rtol=1e-4)
     assert other.alarms == report.alarms
     assert other.digest == report.digest
+
+
+def test_reports_of_other_images_have_other_digests(report, target, x, y):
+    def digest(x, y):
+        attacks = [FGSM("l2", 0)]
+        return kp.evaluate(target, x, y, norm="l2", epsilons=0.2, attacks=attacks).digest
+
+    assert digest(x, y) == report.digest
+    assert len({report.digest, digest(x[::-1], y[::-1]), digest(x, (y + 1) % 3)}) == 3
 
 
 def test_arrays_one_hot_labels_and_datasets(target, x, y):
@@ -180,49 +178,6 @@ def test_everything_misclassified(target, x, y, model):
     assert report.distance_quantile() == 0 and not report.alarms
     assert report.interval()[0] == 0
     assert report.table()
-
-
-# Statistics
-
-
-def test_interval_is_clopper_pearson():
-    # 8 of 10: a value printed in many tables.
-    assert interval(8, 10) == pytest.approx((0.4439, 0.9748), abs=5e-5)
-    for successes, count in ((0, 20), (20, 20), (7, 1000)):
-        low, high = interval(successes, count)
-        beta = stats.beta
-        assert low == pytest.approx(
-            beta.ppf(0.025, successes, count - successes + 1) if successes else 0.0
-        )
-        assert high == pytest.approx(
-            beta.ppf(0.975, successes + 1, count - successes) if successes < count else 1.0
-        )
-    report = synthetic([0.0, 0.1, 0.3, np.inf])
-    assert report.interval(0.2) == interval(2, 4)
-    assert report.interval() == interval(3, 4)
-
-
-def synthetic(distance, name="synthetic", norm="l2", epsilons=(0.2,), digest="d" * 64):
-    config = {"class": "PGD", "norm": norm, "bounds": (0.0, 1.0), "epsilon": 0.2, "loss": "ce"}
-    return Report(
-        name=name,
-        norm=norm,
-        bounds=(0.0, 1.0),
-        epsilons=tuple(epsilons),
-        distance=np.asarray(distance, "float64"),
-        runs=(AttackRun("PGD-5-ce", config, 0.2, 0.5, 123, 45, 1.25),),
-        alarms=("something is odd",),
-        digest=digest,
-        environment={"keras": "3", "cores": 2},
-    )
-
-
-def test_quantiles_count_misclassified_as_zero_and_not_found_as_infinite():
-    report = synthetic([0.0, 0.0, 0.1, 0.2, np.inf, np.inf, np.inf, np.inf])
-    assert report.distance_quantile(0.25) == 0.0
-    assert report.distance_quantile(0.5) == 0.2
-    assert report.distance_quantile(0.51) == np.inf
-    assert report.clean_accuracy == 0.75
 
 
 # Reading and writing
@@ -314,251 +269,6 @@ def test_saved_adversarials_are_what_the_report_says(report, model, x, y, tmp_pa
     np.testing.assert_array_equal(adversarial[~found], x[~found])
     with pytest.raises(ValueError, match="read from a file"):
         Report.from_json(report.to_json()).save_adversarials(path)
-
-
-# Comparison
-
-
-def test_comparison_counts_pairs():
-    first = synthetic([0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.1, 0.0, np.inf], "one", epsilons=(0.2, 0.3))
-    other = synthetic([0.1, 0.1, 0.1, 0.1, 0.1, 0.5, 0.5, 0.0, 0.0], "two", epsilons=(0.2, 0.9))
-    found = first.compare(other)
-    assert [row.epsilon for row in found.rows] == [0.0, 0.2], "only what both have"
-    clean, at = found.rows
-    assert (clean.only_first, clean.only_second, clean.p_value) == (1, 0, 1.0)
-    assert (at.first, at.second) == (7 / 9, 2 / 9)
-    assert (at.only_first, at.only_second) == (6, 1)
-    # McNemar, exact: twice P(at most 1 of 7 fair coins).
-    assert at.p_value == pytest.approx(2 * (1 + 7) / 2**7)
-    assert found.medians == (0.5, 0.1) and found.ratio == pytest.approx(5.0)
-    low, high = found.ratio_interval
-    assert low <= found.ratio <= high
-    text = found.table()
-    for part in ("one", "two", "only one", "77.8 %", "22.2 %", "0.12", "0.5 / 0.1 = 5"):
-        assert part in text
-    same = first.compare(first)
-    assert same.ratio == 1 and same.ratio_interval == (1.0, 1.0)
-    assert all(row.p_value == 1 and row.only_first == 0 for row in same.rows)
-
-
-def test_comparison_where_nothing_is_found():
-    nothing, all_wrong = synthetic([np.inf] * 5), synthetic([0.0] * 5)
-    assert nothing.compare(nothing).ratio == 1
-    assert nothing.compare(all_wrong).ratio == np.inf
-    assert all_wrong.compare(nothing).ratio == 0
-    mixed = synthetic([0.1, np.inf, np.inf, 0.1, 0.0])
-    assert "not found" in nothing.compare(mixed).table()
-
-
-def test_the_bootstrap_covers_the_true_ratio():
-    rng = np.random.default_rng(0)
-    hits = 0
-    for _ in range(40):
-        distances = rng.lognormal(size=60)
-        first, second = synthetic(2.0 * distances), synthetic(distances * rng.lognormal(0, 0.1, 60))
-        low, high = first.compare(second).ratio_interval
-        hits += low <= 2.0 <= high
-    assert hits >= 33, "about 95 %"
-
-
-def test_comparison_of_strangers_is_refused():
-    mine = synthetic([0.1, 0.2])
-    for other in (synthetic([0.1, 0.2], norm="linf"), synthetic([0.1, 0.2], digest="e" * 64)):
-        with pytest.raises(ValueError, match="expected the same norm and images"):
-            mine.compare(other)
-
-
-def test_reports_of_other_images_have_other_digests(report, target, x, y):
-    def digest(x, y):
-        attacks = [FGSM("l2", 0)]
-        return kp.evaluate(target, x, y, norm="l2", epsilons=0.2, attacks=attacks).digest
-
-    assert digest(x, y) == report.digest
-    assert len({report.digest, digest(x[::-1], y[::-1]), digest(x, (y + 1) % 3)}) == 3
-
-
-# Alarms
-
-
-def test_an_honest_model_raises_no_alarm(report):
-    assert report.alarms == ()
-
-
-@pytest.mark.skipif(JAX, reason="one norm will do on JAX")
-@pytest.mark.parametrize("norm", ["linf", pytest.param("l1", marks=pytest.mark.slow)])
-def test_an_honest_model_raises_no_alarm_in_other_norms(target, x, y, norm):
-    epsilons = {"linf": [0.02, 0.1], "l1": [0.1, 0.4]}[norm]
-    assert kp.evaluate(target, x, y, norm=norm, epsilons=epsilons).alarms == ()
-
-
-def alarms_of(model, x, y, **settings):
-    settings = {"norm": "l2", "epsilons": 0.2, "attacks": [FGSM("l2", 0)], **settings}
-    return kp.evaluate(model, x, y, **settings).alarms
-
-
-class Noisy(keras.Model):
-    """Noise at inference."""
-
-    def __init__(self):
-        super().__init__()
-        self.inner = linear()
-        self.generator = keras.random.SeedGenerator(0)
-
-    def call(self, x):
-        return self.inner(x + keras.random.normal(ops.shape(x), stddev=0.1, seed=self.generator))
-
-
-def test_alarm_random_outputs(x, y):
-    assert any("outputs are random" in alarm for alarm in alarms_of(Noisy(), x, y))
-
-
-def test_alarm_probabilities(x, y):
-    found = alarms_of(linear(head=layers.Softmax()), x, y)
-    assert len(found) == 1 and "returns probabilities" in found[0]
-
-
-def test_alarm_zero_gradients(x, y):
-    right = classes(linear(), x)
-    huge = alarms_of(linear(scale=1e6), x, right)
-    assert any("vanishes at 100 %" in alarm for alarm in huge)
-    saturated = alarms_of(linear(scale=1e6, head=layers.Softmax()), x, right)
-    assert any("vanishes at 100 %" in alarm for alarm in saturated)
-    assert any("returns probabilities" in alarm for alarm in saturated)
-
-
-def test_alarm_gradients_that_are_not_finite(x):
-    """A root has slope infinity at black pixels."""
-    inputs = keras.Input((SIZE,))
-    base = linear()
-    model = keras.Model(inputs, base(ops.sqrt(inputs)))
-    black = x.copy()
-    black[:, 0] = 0
-    found = alarms_of(model, black, classes(model, black))
-    assert any("NaN or infinite" in alarm for alarm in found)
-    assert not any("NaN or infinite" in alarm for alarm in alarms_of(model, x, classes(model, x)))
-
-
-def run_of(accuracy, epsilon=0.2, name="PGD", **config):
-    config = {"class": name, "loss": "ce", "norm": "l2", "epsilon": epsilon, **config}
-    return AttackRun(f"{name}-{config.get('steps', 1)}-ce", config, epsilon, accuracy, 1, 1, 1.0)
-
-
-def test_alarm_accuracy_grows_with_epsilon():
-    up = [run_of(0.50, 0.1, steps=10), run_of(0.60, 0.2, steps=10)]
-    assert "more accuracy at epsilon 0.2 (60.0 %)" in alarms.grows_with_epsilon(up)
-    assert alarms.grows_with_epsilon(up[::-1])
-    quiet = [
-        [run_of(0.60, 0.1, steps=10), run_of(0.50, 0.2, steps=10)],
-        [run_of(0.50, 0.1, steps=10), run_of(0.51, 0.2, steps=10)],  # an image more or less
-        [run_of(0.50, 0.1, name="FGSM"), run_of(0.60, 0.2, name="FGSM")],  # overshoots
-        [run_of(0.50, 0.1, steps=10), run_of(0.60, 0.2, steps=20)],  # another attack
-        [run_of(0.50, 0.1, steps=10, seed=0), run_of(0.60, 0.1, steps=10, seed=1)],
-        [run_of(0.50, None), run_of(0.60, None)],
-    ]
-    for runs in quiet:
-        assert alarms.grows_with_epsilon(runs) is None
-
-
-def test_alarm_fewer_steps_are_stronger():
-    for few in (run_of(0.50, steps=10), run_of(0.50, name="FGSM")):
-        assert "less accuracy (50.0 %)" in alarms.falls_with_fewer_steps(
-            [few, run_of(0.60, steps=20)]
-        )
-    quiet = [
-        [run_of(0.60, steps=10), run_of(0.50, steps=20)],
-        [run_of(0.50, steps=10), run_of(0.51, steps=20)],
-        [run_of(0.50, 0.3, steps=10), run_of(0.60, 0.2, steps=20)],  # another epsilon
-        [run_of(0.50, steps=10, loss="dlr"), run_of(0.60, steps=20)],  # another loss
-        [run_of(0.50, steps=10, restarts=9), run_of(0.60, steps=20)],  # more runs
-        [run_of(0.50, name="Better", steps=10), run_of(0.60, steps=20)],  # another attack
-        [run_of(0.50, None, steps=10), run_of(0.60, None, steps=20)],
-    ]
-    for runs in quiet:
-        assert alarms.falls_with_fewer_steps(runs) is None
-
-
-class Masked(keras.Model):
-    """The logits of `linear` with gradients of another size, or sign: away from the boundary."""
-
-    def __init__(self, slope):
-        super().__init__()
-        self.inner, self.slope = linear(), slope
-
-    def call(self, x):
-        z = self.inner(x)
-        return ops.stop_gradient(z) + self.slope * (z - ops.stop_gradient(z))
-
-
-def test_alarm_survives_everything(x):
-    model = Masked(slope=-1.0)
-    found = alarms_of(model, x, classes(model, x))
-    assert any("where every image can be reached" in alarm for alarm in found)
-    assert alarms_of(Masked(slope=1.0), x, classes(model, x)) == ()
-
-
-class Turning(keras.Model):
-    """Gradients are right at the clean images, which lie on a grid, and wrong everywhere else."""
-
-    def __init__(self):
-        super().__init__()
-        self.inner = linear()
-
-    def call(self, x):
-        z = self.inner(x)
-        on_grid = ops.all(ops.equal(64.0 * x, ops.round(64.0 * x)), axis=-1, keepdims=True)
-        slope = ops.where(on_grid, 1.0, -1.0)
-        return ops.stop_gradient(z) + slope * (z - ops.stop_gradient(z))
-
-
-def test_masked_gradients_trip_alarms_the_whole_way(x):
-    grid = np.round(64 * x) / 64
-    model = Turning()
-    y = classes(model, grid)
-    attacks = [FGSM("l2", 0), PGD("l2", 0, steps=5, random_start=False)]
-    found = alarms_of(model, grid, y, attacks=attacks, epsilons=[0.05, 0.3])
-    assert any("FGSM-ce leaves less accuracy" in alarm for alarm in found)
-    honest = alarms_of(linear(), grid, y, attacks=attacks, epsilons=[0.05, 0.3])
-    assert honest == ()
-
-
-def test_alarm_foreign_bounds(x):
-    base = linear()
-    inputs = keras.Input((SIZE,))
-    model = keras.Model(inputs, base(inputs / 255.0))
-    y = classes(model, 255 * x)
-    found = alarms_of(
-        model, 255 * x, y, bounds=(0, 255), attacks=[FGSM("l2", 0, bounds=(0, 255))], epsilons=51
-    )
-    assert len(found) == 1 and "images lie in (0.0, 255.0)" in found[0]
-
-
-def test_alarms_are_in_the_table(x, y):
-    report = kp.evaluate(
-        linear(head=layers.Softmax()), x, y, norm="l2", epsilons=0.2, attacks=[FGSM("l2", 0)]
-    )
-    assert "ALARM: the model returns probabilities" in report.table()
-
-
-class Bare(Attack):
-    """An attack with a config as small as may be; it does nothing."""
-
-    loss, label, steps = "ce", "bare", 3
-
-    def __init__(self, norm, bounds=(0.0, 1.0)):
-        self.norm, self.bounds = norm, bounds
-
-    def start(self, x, keys):
-        return {"images": x}
-
-    def advance(self, state, evaluated, x):
-        return {"done": ops.ones_like(state["fooled"])}
-
-
-def test_attacks_of_users_need_no_more_than_norm_and_bounds(target, x, y):
-    attacks = (attack for attack in (Bare("l2"), FGSM("l2", 0)))
-    report = kp.evaluate(target, x, y, norm="l2", epsilons=0.2, attacks=attacks)
-    assert [run.attack for run in report.runs] == ["bare", "FGSM-ce"]
-    assert Report.from_json(report.to_json()) == report
 
 
 # Bad input

@@ -1,7 +1,6 @@
-"""Saved models: what is saved comes back, and nothing else is let in."""
+"""Saved models: what is saved comes back, all or nothing, and damage is found."""
 
 import errno
-import json
 import os
 import shutil
 import zipfile
@@ -10,48 +9,27 @@ import h5py
 import keras
 import numpy as np
 import pytest
+from hub_cases import (
+    FILES,
+    SHAPE,
+    edit_card,
+    make_fields,
+    make_model,
+    mlp,
+    refused,
+    registered,
+    save_original,
+    sign,
+)
 
-from keras_pde import hub, registry
+from keras_pde import hub
 from keras_pde.hub import Card, load_card, load_model, save_model
-
-SHAPE = (4, 4, 1)
-FILES = ["card.json", "golden.npz", "model.weights.h5"]
-
-
-def mlp(width=6, activation="tanh"):
-    layers = keras.layers
-    inputs = x = keras.Input(SHAPE)
-    x = layers.BatchNormalization()(layers.Flatten()(x))
-    for _ in range(3):  # the last two have equal shapes
-        x = layers.Dense(width, activation=activation)(x)
-    return keras.Model(inputs, layers.Dense(3)(layers.Dropout(0.5)(x)))
 
 
 @pytest.fixture(scope="module", autouse=True)
 def row():
-    registry.register("model", "hub_test_mlp")(mlp)
-    yield
-    del registry._entries["model", "hub_test_mlp"]
-
-
-def make_fields():
-    return {
-        "architecture": "hub_test_mlp",
-        "arguments": {"width": 6},
-        "title": "Tiny",
-        "dataset": "none",
-        "input_shape": SHAPE,
-        "classes": ["cat", "dog", "bœuf"],
-        "licence": "Apache-2.0",
-        "caveats": ["untrained"],
-        "metrics": {"clean": {"accuracy": np.float32(0.5), "examples": 100}},
-        "provenance": {"seed": 3},
-    }
-
-
-def make_model():
-    keras.utils.set_random_seed(1)
-    return mlp()
+    with registered():
+        yield
 
 
 @pytest.fixture
@@ -66,9 +44,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory, row):
-    folder = tmp_path_factory.mktemp("hub") / "tiny"
-    save_model(make_model(), folder, make_fields())
-    return folder
+    return save_original(tmp_path_factory.mktemp("hub"))
 
 
 @pytest.fixture
@@ -83,22 +59,6 @@ def logits(model):
 
 def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-def edit_card(folder, **changes):
-    path = folder / "card.json"
-    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | changes), "utf-8")
-
-
-def sign(folder):
-    """What somebody who can edit the card does after exchanging a file."""
-    files = [folder / name for name in FILES[1:]]
-    edit_card(folder, digests={path.name: hub._sha256(path.read_bytes()) for path in files})
-
-
-def refused(folder, match):
-    with pytest.raises(ValueError, match=match):
-        load_model(folder)
 
 
 # What is saved comes back
@@ -328,135 +288,3 @@ def test_no_card_at_all(saved, text):
 def test_endless_card(saved):
     (saved / "card.json").write_bytes(b" " * 2**21)
     refused(saved, "more than")
-
-
-# Forged files under a signed card
-
-DENSE = "layers/dense/vars/0"
-DIFFERENT = "differ from the golden"
-
-
-def replaced(create):
-    def forge(file):
-        shape = file[DENSE].shape
-        del file[DENSE]
-        create(file, shape)
-
-    return forge
-
-
-def external_storage(file, shape):
-    secret = os.path.join(os.path.dirname(file.filename), "secret")
-    with open(secret, "wb") as stream:
-        stream.write(b"secret" * 1000)
-    file.create_dataset(DENSE, shape, "f4", external=[(secret, 0, h5py.h5f.UNLIMITED)])
-
-
-def virtual(file, shape):
-    layout = h5py.VirtualLayout(shape, "f4")
-    layout[:] = h5py.VirtualSource("other.h5", "x", shape)
-    file.create_virtual_dataset(DENSE, layout)
-
-
-def swapped(file):
-    for kind in "01":
-        first, second = file[f"layers/dense_1/vars/{kind}"], file[f"layers/dense_2/vars/{kind}"]
-        first[...], second[...] = second[...], first[...]
-
-
-FORGERIES = {
-    "shape bomb": (
-        replaced(lambda file, _: file.create_dataset(DENSE, (2**31,), "f4", chunks=(2**20,))),
-        "2147483648",
-    ),
-    "small bomb": (
-        replaced(lambda file, _: file.create_dataset(DENSE, (2**28,), "f4", compression="gzip")),
-        "268435456",
-    ),
-    "compressed": (
-        replaced(lambda file, shape: file.create_dataset(DENSE, shape, "f4", compression="gzip")),
-        "chunks",
-    ),
-    "external storage": (replaced(external_storage), r"stored with \['external'\]"),
-    "virtual": (replaced(virtual), "is_virtual"),
-    "soft link": (
-        replaced(lambda file, _: file.__setitem__(DENSE, h5py.SoftLink("/layers/dense_1/vars/0"))),
-        "SoftLink",
-    ),
-    "external link": (
-        replaced(lambda file, _: file.__setitem__(DENSE, h5py.ExternalLink("x.h5", "/x"))),
-        "ExternalLink",
-    ),
-    "type": (replaced(lambda file, shape: file.create_dataset(DENSE, shape, "f8")), "float64"),
-    "strings": (
-        replaced(lambda file, shape: file.create_dataset(DENSE, shape, h5py.string_dtype())),
-        "object",
-    ),
-    "named type": (
-        replaced(lambda file, _: file.__setitem__(DENSE, np.dtype("f4"))),
-        "neither a group nor a dataset",
-    ),
-    "group": (replaced(lambda file, _: file.create_group(DENSE)), "a group"),
-    "missing": (replaced(lambda file, _: None), "lacks"),
-    "superfluous": (lambda file: file.create_group("layers/spy"), "spy"),
-    "path": (lambda file: file.create_dataset("layers/..", data=1.0), r"'\.\.'"),
-    "group in itself": (
-        replaced(lambda file, _: file.__setitem__(DENSE, file["layers/dense"])),
-        "a group",
-    ),
-    "not a number": (
-        lambda file: file[DENSE].write_direct(np.full((16, 6), np.nan, "f4")),
-        DIFFERENT,
-    ),
-    "two equal layers swapped": (swapped, DIFFERENT),
-}
-
-
-@pytest.mark.parametrize("name", FORGERIES)
-def test_forged_weights(saved, name, monkeypatch):
-    forge, match = FORGERIES[name]
-    if match != DIFFERENT:
-        monkeypatch.setattr(keras.Model, "load_weights", None)  # refused before a number is read
-    with h5py.File(saved / "model.weights.h5", "a") as file:
-        forge(file)
-    assert (saved / "model.weights.h5").stat().st_size < 2**17
-    sign(saved)
-    refused(saved, match)
-
-
-def test_not_hdf5(saved):
-    (saved / "model.weights.h5").write_bytes(b"PK" * 100)
-    sign(saved)
-    refused(saved, "damaged, made for another model or forged")
-
-
-def huge_array(path):
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, shape in (("inputs", (4, *SHAPE)), ("logits", (2**40, 3))):
-            header = {"shape": shape, "fortran_order": False, "descr": "<f4"}
-            with archive.open(name + ".npy", "w") as member:
-                np.lib.format.write_array_header_1_0(member, header)
-                member.write(bytes(4 * 64))
-
-
-@pytest.mark.parametrize(
-    "write",
-    [
-        lambda path: np.savez(path, inputs=np.array([object()]), logits=np.array([object()])),
-        lambda path: np.savez(path, inputs=np.zeros((4, *SHAPE), "f4")),
-        lambda path: np.savez_compressed(
-            path, inputs=np.zeros((4, *SHAPE), "f4"), logits=np.zeros((4, 3), "f4")
-        ),
-        lambda path: np.savez(path, inputs=np.zeros((4, *SHAPE), "f4"), logits=np.zeros((4, 3))),
-        lambda path: np.savez(
-            path, inputs=np.zeros((4, *SHAPE), "f4"), logits=np.full((4, 3), np.inf, "f4")
-        ),
-        huge_array,
-        lambda path: path.write_bytes(b"PK"),
-    ],
-    ids=["pickle", "missing", "compressed", "type", "infinite", "huge", "not a zip"],
-)
-def test_forged_golden(saved, write):
-    write(saved / "golden.npz")
-    sign(saved)
-    refused(saved, r"golden\.npz, which is damaged")

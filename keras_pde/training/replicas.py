@@ -3,6 +3,16 @@
 import keras
 from keras import ops
 
+_CRASHES = "it crashes in Keras (merge_call inside a condition)"
+_CLIPS = "each replica's gradient is clipped before they are summed"
+_UNSUPPORTED = {
+    "gradient_accumulation_steps": _CRASHES,
+    "ema_overwrite_frequency": _CRASHES,
+    "clipnorm": _CLIPS,
+    "global_clipnorm": _CLIPS,
+    "clipvalue": _CLIPS,
+}
+
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
 
@@ -24,6 +34,24 @@ else:
     def index():
         """Number of this replica."""
         return 0
+
+
+def check_supported(optimizer, model):
+    """Refuses what Keras cannot do, or does wrongly, under a strategy of several replicas."""
+    for name, reason in _UNSUPPORTED.items():
+        value = getattr(optimizer, name)
+        if value and (name != "ema_overwrite_frequency" or optimizer.use_ema):
+            raise ValueError(
+                f"Received an optimizer with {name}={value} under a strategy of several replicas, "
+                f"where {reason}. Create the optimizer without it."
+            )
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization) and not layer.synchronized:
+            raise ValueError(
+                f"Received the layer {layer.name!r} with synchronized=False under a strategy of "
+                "several replicas, whose moving statistics would drift apart, so that the saved "
+                "model is not the trained one. Build it with synchronized=True."
+            )
 
 
 def among_largest(values, k):

@@ -224,30 +224,7 @@ class RobustModel(Hook, keras.Model):
         if not self.compiled:
             return  # Keras says so
         optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)  # of loss scaling
-        found = {
-            "gradient_accumulation_steps": optimizer.gradient_accumulation_steps,
-            "ema_overwrite_frequency": optimizer.use_ema and optimizer.ema_overwrite_frequency,
-        }
-        for name in ("clipnorm", "global_clipnorm", "clipvalue"):
-            found[name] = getattr(optimizer, name)
-        reasons = {
-            "gradient_accumulation_steps": "crashes in Keras (merge_call inside a condition)",
-            "ema_overwrite_frequency": "crashes in Keras (merge_call inside a condition)",
-        }
-        for name, value in found.items():
-            if value:
-                reason = reasons.get(name, "clips each replica's gradient before they are summed")
-                raise ValueError(
-                    f"Received an optimizer with {name}={value} under a strategy of several "
-                    f"replicas, where it {reason}. Create the optimizer without it."
-                )
-        for layer in self.model._flatten_layers():
-            if isinstance(layer, keras.layers.BatchNormalization) and not layer.synchronized:
-                raise ValueError(
-                    f"Received the layer {layer.name!r} with synchronized=False under a strategy "
-                    "of several replicas, whose moving statistics would drift apart, so that the "
-                    "saved model is not the trained one. Build it with synchronized=True."
-                )
+        replicas.check_supported(optimizer, self.model)
 
 
 def _check_single(value, what):

@@ -1,0 +1,75 @@
+"""What the tests of saved models share: a tiny model, its card, and edits of its folder."""
+
+import contextlib
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from keras_pde import hub, registry
+from keras_pde.hub import load_model, save_model
+
+SHAPE = (4, 4, 1)
+FILES = ["card.json", "golden.npz", "model.weights.h5"]
+
+
+def mlp(width=6, activation="tanh"):
+    layers = keras.layers
+    inputs = x = keras.Input(SHAPE)
+    x = layers.BatchNormalization()(layers.Flatten()(x))
+    for _ in range(3):  # the last two have equal shapes
+        x = layers.Dense(width, activation=activation)(x)
+    return keras.Model(inputs, layers.Dense(3)(layers.Dropout(0.5)(x)))
+
+
+@contextlib.contextmanager
+def registered():
+    """The registry knows `mlp` as "hub_test_mlp"."""
+    registry.register("model", "hub_test_mlp")(mlp)
+    try:
+        yield
+    finally:
+        del registry._entries["model", "hub_test_mlp"]
+
+
+def make_fields():
+    return {
+        "architecture": "hub_test_mlp",
+        "arguments": {"width": 6},
+        "title": "Tiny",
+        "dataset": "none",
+        "input_shape": SHAPE,
+        "classes": ["cat", "dog", "bœuf"],
+        "licence": "Apache-2.0",
+        "caveats": ["untrained"],
+        "metrics": {"clean": {"accuracy": np.float32(0.5), "examples": 100}},
+        "provenance": {"seed": 3},
+    }
+
+
+def make_model():
+    keras.utils.set_random_seed(1)
+    return mlp()
+
+
+def save_original(folder):
+    folder = folder / "tiny"
+    save_model(make_model(), folder, make_fields())
+    return folder
+
+
+def edit_card(folder, **changes):
+    path = folder / "card.json"
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | changes), "utf-8")
+
+
+def sign(folder):
+    """What somebody who can edit the card does after exchanging a file."""
+    files = [folder / name for name in FILES[1:]]
+    edit_card(folder, digests={path.name: hub._sha256(path.read_bytes()) for path in files})
+
+
+def refused(folder, match):
+    with pytest.raises(ValueError, match=match):
+        load_model(folder)

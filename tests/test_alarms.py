@@ -1,0 +1,221 @@
+"""Every alarm of an evaluation, tripped and quiet."""
+
+import keras
+import numpy as np
+import pytest
+from evaluation_cases import (
+    JAX,
+    SIZE,
+    classes,
+    honest_images,
+    honest_labels,
+    honest_report,
+    honest_target,
+    linear,
+)
+from keras import layers, ops
+
+import keras_pde as kp
+from keras_pde.attacks import FGSM, PGD, Attack
+from keras_pde.evaluation import AttackRun, Report, alarms
+
+
+@pytest.fixture(scope="module")
+def x():
+    return honest_images()
+
+
+@pytest.fixture(scope="module")
+def y():
+    return honest_labels()
+
+
+@pytest.fixture(scope="module")
+def target():
+    return honest_target()
+
+
+@pytest.fixture(scope="module")
+def report():
+    return honest_report()
+
+
+def test_an_honest_model_raises_no_alarm(report):
+    assert report.alarms == ()
+
+
+@pytest.mark.skipif(JAX, reason="one norm will do on JAX")
+@pytest.mark.parametrize("norm", ["linf", pytest.param("l1", marks=pytest.mark.slow)])
+def test_an_honest_model_raises_no_alarm_in_other_norms(target, x, y, norm):
+    epsilons = {"linf": [0.02, 0.1], "l1": [0.1, 0.4]}[norm]
+    assert kp.evaluate(target, x, y, norm=norm, epsilons=epsilons).alarms == ()
+
+
+def alarms_of(model, x, y, **settings):
+    settings = {"norm": "l2", "epsilons": 0.2, "attacks": [FGSM("l2", 0)], **settings}
+    return kp.evaluate(model, x, y, **settings).alarms
+
+
+class Noisy(keras.Model):
+    """Noise at inference."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = linear()
+        self.generator = keras.random.SeedGenerator(0)
+
+    def call(self, x):
+        return self.inner(x + keras.random.normal(ops.shape(x), stddev=0.1, seed=self.generator))
+
+
+def test_alarm_random_outputs(x, y):
+    assert any("outputs are random" in alarm for alarm in alarms_of(Noisy(), x, y))
+
+
+def test_alarm_probabilities(x, y):
+    found = alarms_of(linear(head=layers.Softmax()), x, y)
+    assert len(found) == 1 and "returns probabilities" in found[0]
+
+
+def test_alarm_zero_gradients(x, y):
+    right = classes(linear(), x)
+    huge = alarms_of(linear(scale=1e6), x, right)
+    assert any("vanishes at 100 %" in alarm for alarm in huge)
+    saturated = alarms_of(linear(scale=1e6, head=layers.Softmax()), x, right)
+    assert any("vanishes at 100 %" in alarm for alarm in saturated)
+    assert any("returns probabilities" in alarm for alarm in saturated)
+
+
+def test_alarm_gradients_that_are_not_finite(x):
+    """A root has slope infinity at black pixels."""
+    inputs = keras.Input((SIZE,))
+    base = linear()
+    model = keras.Model(inputs, base(ops.sqrt(inputs)))
+    black = x.copy()
+    black[:, 0] = 0
+    found = alarms_of(model, black, classes(model, black))
+    assert any("NaN or infinite" in alarm for alarm in found)
+    assert not any("NaN or infinite" in alarm for alarm in alarms_of(model, x, classes(model, x)))
+
+
+def run_of(accuracy, epsilon=0.2, name="PGD", **config):
+    config = {"class": name, "loss": "ce", "norm": "l2", "epsilon": epsilon, **config}
+    return AttackRun(f"{name}-{config.get('steps', 1)}-ce", config, epsilon, accuracy, 1, 1, 1.0)
+
+
+def test_alarm_accuracy_grows_with_epsilon():
+    up = [run_of(0.50, 0.1, steps=10), run_of(0.60, 0.2, steps=10)]
+    assert "more accuracy at epsilon 0.2 (60.0 %)" in alarms.grows_with_epsilon(up)
+    assert alarms.grows_with_epsilon(up[::-1])
+    quiet = [
+        [run_of(0.60, 0.1, steps=10), run_of(0.50, 0.2, steps=10)],
+        [run_of(0.50, 0.1, steps=10), run_of(0.51, 0.2, steps=10)],  # an image more or less
+        [run_of(0.50, 0.1, name="FGSM"), run_of(0.60, 0.2, name="FGSM")],  # overshoots
+        [run_of(0.50, 0.1, steps=10), run_of(0.60, 0.2, steps=20)],  # another attack
+        [run_of(0.50, 0.1, steps=10, seed=0), run_of(0.60, 0.1, steps=10, seed=1)],
+        [run_of(0.50, None), run_of(0.60, None)],
+    ]
+    for runs in quiet:
+        assert alarms.grows_with_epsilon(runs) is None
+
+
+def test_alarm_fewer_steps_are_stronger():
+    for few in (run_of(0.50, steps=10), run_of(0.50, name="FGSM")):
+        assert "less accuracy (50.0 %)" in alarms.falls_with_fewer_steps(
+            [few, run_of(0.60, steps=20)]
+        )
+    quiet = [
+        [run_of(0.60, steps=10), run_of(0.50, steps=20)],
+        [run_of(0.50, steps=10), run_of(0.51, steps=20)],
+        [run_of(0.50, 0.3, steps=10), run_of(0.60, 0.2, steps=20)],  # another epsilon
+        [run_of(0.50, steps=10, loss="dlr"), run_of(0.60, steps=20)],  # another loss
+        [run_of(0.50, steps=10, restarts=9), run_of(0.60, steps=20)],  # more runs
+        [run_of(0.50, name="Better", steps=10), run_of(0.60, steps=20)],  # another attack
+        [run_of(0.50, None, steps=10), run_of(0.60, None, steps=20)],
+    ]
+    for runs in quiet:
+        assert alarms.falls_with_fewer_steps(runs) is None
+
+
+class Masked(keras.Model):
+    """The logits of `linear` with gradients of another size, or sign: away from the boundary."""
+
+    def __init__(self, slope):
+        super().__init__()
+        self.inner, self.slope = linear(), slope
+
+    def call(self, x):
+        z = self.inner(x)
+        return ops.stop_gradient(z) + self.slope * (z - ops.stop_gradient(z))
+
+
+def test_alarm_survives_everything(x):
+    model = Masked(slope=-1.0)
+    found = alarms_of(model, x, classes(model, x))
+    assert any("where every image can be reached" in alarm for alarm in found)
+    assert alarms_of(Masked(slope=1.0), x, classes(model, x)) == ()
+
+
+class Turning(keras.Model):
+    """Gradients are right at the clean images, which lie on a grid, and wrong everywhere else."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = linear()
+
+    def call(self, x):
+        z = self.inner(x)
+        on_grid = ops.all(ops.equal(64.0 * x, ops.round(64.0 * x)), axis=-1, keepdims=True)
+        slope = ops.where(on_grid, 1.0, -1.0)
+        return ops.stop_gradient(z) + slope * (z - ops.stop_gradient(z))
+
+
+def test_masked_gradients_trip_alarms_the_whole_way(x):
+    grid = np.round(64 * x) / 64
+    model = Turning()
+    y = classes(model, grid)
+    attacks = [FGSM("l2", 0), PGD("l2", 0, steps=5, random_start=False)]
+    found = alarms_of(model, grid, y, attacks=attacks, epsilons=[0.05, 0.3])
+    assert any("FGSM-ce leaves less accuracy" in alarm for alarm in found)
+    honest = alarms_of(linear(), grid, y, attacks=attacks, epsilons=[0.05, 0.3])
+    assert honest == ()
+
+
+def test_alarm_foreign_bounds(x):
+    base = linear()
+    inputs = keras.Input((SIZE,))
+    model = keras.Model(inputs, base(inputs / 255.0))
+    y = classes(model, 255 * x)
+    found = alarms_of(
+        model, 255 * x, y, bounds=(0, 255), attacks=[FGSM("l2", 0, bounds=(0, 255))], epsilons=51
+    )
+    assert len(found) == 1 and "images lie in (0.0, 255.0)" in found[0]
+
+
+def test_alarms_are_in_the_table(x, y):
+    report = kp.evaluate(
+        linear(head=layers.Softmax()), x, y, norm="l2", epsilons=0.2, attacks=[FGSM("l2", 0)]
+    )
+    assert "ALARM: the model returns probabilities" in report.table()
+
+
+class Bare(Attack):
+    """An attack with a config as small as may be; it does nothing."""
+
+    loss, label, steps = "ce", "bare", 3
+
+    def __init__(self, norm, bounds=(0.0, 1.0)):
+        self.norm, self.bounds = norm, bounds
+
+    def start(self, x, keys):
+        return {"images": x}
+
+    def advance(self, state, evaluated, x):
+        return {"done": ops.ones_like(state["fooled"])}
+
+
+def test_attacks_of_users_need_no_more_than_norm_and_bounds(target, x, y):
+    attacks = (attack for attack in (Bare("l2"), FGSM("l2", 0)))
+    report = kp.evaluate(target, x, y, norm="l2", epsilons=0.2, attacks=attacks)
+    assert [run.attack for run in report.runs] == ["bare", "FGSM-ce"]
+    assert Report.from_json(report.to_json()) == report

@@ -1,0 +1,235 @@
+"""The engine that runs attacks: what is compiled and counted, what it corrects, precision."""
+
+import keras
+import numpy as np
+import pytest
+from attack_cases import (
+    JAX,
+    NORMS,
+    boundary,
+    classes,
+    equidistant,
+    functional,
+    kernel_of,
+    length,
+    linear,
+    not_on_jax,
+    vectors,
+)
+from keras import layers, ops
+
+from keras_pde import attacks
+from keras_pde.attacks import FGSM, PGD, Attack, MinimalDistance, Target
+
+# What is compiled, and what is counted
+
+
+def count_traces(target):
+    """How often the model is traced from now on: compiled programs do not run this."""
+    calls, logits = [], target.logits
+
+    def counted(*arguments):
+        calls.append(1)
+        return logits(*arguments)
+
+    target.logits = counted
+    return calls
+
+
+def test_one_target_serves_many_attacks_without_new_traces():
+    model, x = linear(kernel_of(3)), vectors(8, 7)
+    y = classes(model, x)
+    shared = Target(model, x)
+    variants = [
+        PGD("l2", 0.3, steps=5, seed=1),
+        PGD("l2", 0.1, steps=9, seed=2, step_size=0.02),
+        PGD("l2", 0.9, steps=3, restarts=2, random_start=True),
+        FGSM("l2", 0.2),
+    ]
+    results = [variants[0](shared, x, y)]
+    traces = count_traces(shared)
+    results += [attack(shared, x, y) for attack in variants[1:]]
+    assert len(traces) == 0
+    for attack, result in list(zip(variants, results, strict=True))[-2 if JAX else 0 :]:
+        fresh = attack(model, x, y)
+        np.testing.assert_array_equal(fresh.adversarial, result.adversarial)
+        np.testing.assert_array_equal(fresh.status, result.status)
+
+
+@not_on_jax
+def test_one_target_keeps_other_bounds_losses_and_norms_apart():
+    model, x = linear(kernel_of(3)), 0.5 + vectors(8, 7) / 10
+    y = classes(model, x)
+    shared = Target(model, x)
+    for bounds in ((0.4, 0.7), None):
+        attack = PGD("linf", 0.3, steps=5, bounds=bounds, random_start=False)
+        a, b = attack(shared, x, y), attack(model, x, y)
+        np.testing.assert_array_equal(a.adversarial, b.adversarial)
+    for attack in (PGD("linf", 0.3, steps=5, loss="dlr"), PGD("l1", 0.3, steps=5)):
+        np.testing.assert_array_equal(
+            attack(shared, x, y).adversarial, attack(model, x, y).adversarial
+        )
+
+
+def test_new_weights_are_seen():
+    kernel = kernel_of(2)
+    x, y = equidistant(kernel, "l2", 1.0)
+    model = linear(kernel)
+    target = Target(model, x)
+    attack = PGD("l2", 1.5, bounds=None, random_start=False)
+    assert attack(target, x, y).success.all()
+    model.layers[0].set_weights([-kernel, np.zeros(2)])
+    assert set(attack(target, x, y).status) == {"misclassified"}
+    model.layers[0].set_weights([kernel, np.where([True, False], 100.0, 0.0)])
+    zeros = np.zeros(len(x), "int32")
+    assert set(attack(target, x, zeros).status) == {"not_found"}
+
+
+def test_passes_are_counted():
+    kernel = kernel_of(2)
+    x, y = equidistant(kernel, "l2", 1.0, count=10)
+    y[0] = 1 - y[0]  # wrong from the start: one prediction, nothing else
+    target = Target(linear(kernel), x)
+    attack = PGD("l2", 3.0, steps=20, step_size=0.3, random_start=False, bounds=None)
+    # Steps of 0.3 are across at the fourth: images 0 to 4 are evaluated, the rest saved.
+    short = attack(target, x, y, batch_size=4)
+    assert (short.forward_passes, short.backward_passes) == (10 + 9 * 5 + 9, 9 * 5)
+    full = attack(target, x, y, batch_size=4, early_exit=False)
+    assert (full.forward_passes, full.backward_passes) == (10 + 9 * 20 + 9, 9 * 20)
+    np.testing.assert_allclose(short.distance[1:], 1.2, rtol=1e-5)
+    assert short.seconds > 0
+
+
+# What the engine corrects
+
+
+class Liar(Attack):
+    """Claims that every image is fooled, by an image that is not one."""
+
+    program = (*Attack.program, "lie")
+    loss = "margin"
+    label = "liar"
+
+    def __init__(self, norm, lie, epsilon=0.1, bounds=(0.0, 1.0)):
+        self.norm, self.lie, self.epsilon, self.bounds = norm, lie, epsilon, bounds
+
+    def start(self, x, keys):
+        return {"images": x}
+
+    def advance(self, state, evaluated, x):
+        yes = ops.ones_like(state["fooled"])
+        if self.lie == "far":
+            best = x + 50.0
+        elif self.lie == "nan":
+            best = x * float("nan")
+        elif self.lie == "one nan":
+            index = ops.arange(x.shape[1])
+            best = ops.where(index == 0, x * float("nan"), x + 0.01)
+        elif self.lie == "infinite":
+            best = x + float("inf")
+        else:
+            best = x
+        return {"images": best, "best": best, "fooled": yes, "done": yes}
+
+
+@pytest.mark.parametrize(
+    ("norm", "lie"),
+    [(norm, lie) for norm in NORMS for lie in ("far", "one nan")]
+    + [("linf", "nan"), ("l2", "infinite"), ("linf", "infinite"), ("l1", "clean")],
+)
+def test_the_engine_corrects_a_lying_attack(norm, lie):
+    kernel = np.stack([np.zeros(6), np.ones(6)], axis=1)
+    model = linear(kernel, [3.2, 0.0])
+    x = np.full((4, 6), 0.5, "float32")  # margin -0.2; 0.1 a pixel is enough, 0.1 in all is not
+    y = np.zeros(4, "int32")
+    found = Liar(norm, lie)(model, x, y)
+    assert np.isfinite(found.adversarial).all()
+    assert length(found.adversarial - x, norm).max() <= 0.1 + 1e-6
+    wrong = classes(model, found.adversarial) != y
+    np.testing.assert_array_equal(found.success, wrong)
+    # Brought back to the ball, the far image is an honest one where the ball is large enough.
+    honest = (norm, lie) in {("linf", "far"), ("linf", "infinite"), ("l2", "far")}
+    assert set(found.status) == {"found" if honest else "not_found"}
+
+
+@pytest.mark.parametrize(
+    ("norm", "epsilon"), [("linf", 1e-4), ("linf", 1e-3), ("l2", 1e-4), ("l1", 1e-3)]
+)
+def test_rounding_at_the_surface_of_a_small_ball_loses_nothing(norm, epsilon):
+    """Near 1 the grid of float32 is 6e-8 wide: more than 1e-5 of a small epsilon."""
+    size = 64
+    w = np.where(np.arange(size) % 2, 1.0, -1.0)
+    x = np.random.default_rng(1).uniform(0.75, 0.95, size=(20, size))
+    x = (x - np.outer(x @ w, w) / size).astype("float32")  # now x @ w = 0
+    # All have the same margin, which takes 95 % of the radius.
+    gain = {"linf": size, "l2": np.sqrt(size), "l1": 1.0}[norm] * epsilon
+    model = linear(np.stack([np.zeros(size), w], axis=1), [0.95 * gain, 0.0])
+    y = np.zeros(20, "int32")
+    found = PGD(norm, epsilon, steps=5, random_start=False, bounds=None)(model, x, y)
+    assert set(found.status) == {"found"}
+    exact = length(found.adversarial.astype("float64") - x, norm)
+    assert exact.min() > 0.94 * epsilon and exact.max() <= epsilon * (1 + 1e-5)
+
+
+def test_clean_images_at_the_boundary_still_have_to_move():
+    """A tie by rounding must not end the search with the clean image."""
+
+    class Moody(PGD):
+        def advance(self, state, evaluated, x):
+            new = super().advance(state, evaluated, x)
+            clean = ops.all(ops.equal(state["images"], x), axis=1)
+            return {**new, "seen": state["seen"] | (clean & evaluated.fooled)}
+
+        def start(self, x, keys):
+            return {**super().start(x, keys), "seen": ops.zeros((x.shape[0],), dtype="bool")}
+
+    kernel = kernel_of(2)
+    x, y = equidistant(kernel, "l2", 1.0)
+    search = attacks.attack.Search
+    target = Target(linear(kernel), x)
+    goal = attacks.attack.Goal(1 - y, False)  # labels that make every clean image look fooled
+    attack = Moody("l2", 0.5, steps=3, random_start=False, bounds=None)
+    run = search(attack, target, goal, x, np.arange(len(x)), 0)
+    images = run.run(64, True, None)
+    assert np.all(length(images - x, "l2") > 0)
+
+
+# Precision and kinds of outputs
+
+
+def test_outputs_in_half_precision():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = functional(lambda z, x: keras.layers.Softmax()(z))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    x = vectors()
+    target = Target(model, x)
+    assert target.probabilities, "three digits, whose sum is not 1"
+    y = target.predict(x)
+    outputs = target.outputs(x)
+    assert outputs.dtype == "float32" and np.isfinite(outputs).all()
+    assert PGD("linf", 0.5, steps=5)(target, x, y).success.any()
+
+
+def test_float64(float64):
+    """Images of float32 are widened; ball and distances are then exact to float64."""
+    model = linear(kernel_of(2))
+    x, y = equidistant(kernel_of(2), "l2", 1.0)
+    found = PGD("l2", 1.001, bounds=None, random_start=False)(model, x, y)
+    assert found.success.all() and found.adversarial.dtype == "float64"
+    assert length(found.adversarial - x, "l2").max() <= 1.001 + 1e-12
+    found = MinimalDistance("linf", tolerance=0.0, bounds=None)(model, x, y)
+    expected = boundary(model.get_weights()[0].astype("float64"), "linf", x, y)
+    np.testing.assert_allclose(found.distance, expected, rtol=2e-6)
+
+
+def test_probabilities_are_attacked_through_their_logarithm():
+    plain = functional(lambda z, x: z)
+    soft = keras.Sequential([plain, layers.Softmax()])
+    x = vectors()
+    y = classes(plain, x)
+    attack = PGD("l2", 0.4, steps=10, random_start=False)
+    a, b = attack(plain, x, y), attack(soft, x, y)
+    np.testing.assert_array_equal(a.status, b.status)
+    np.testing.assert_allclose(a.adversarial, b.adversarial, atol=1e-3)

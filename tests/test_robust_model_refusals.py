@@ -1,0 +1,146 @@
+"""What RobustModel refuses, and why: models, losses, images and labels."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+from robust_model_cases import (
+    CLASSES,
+    EAGER,
+    ONE_HOT,
+    SHAPE,
+    Subclassed,
+    X,
+    Y,
+    arrays,
+    built,
+    cross_entropy,
+    dataset,
+    functional,
+    robust,
+    sequential,
+    tensorflow_only,
+)
+
+import keras_pde as kp
+from keras_pde.training.objectives import Adversarial, Plain, Tikhonov
+
+
+def multi_output():
+    inputs = keras.Input(SHAPE)
+    x = layers.Flatten()(inputs)
+    return keras.Model(inputs, [layers.Dense(CLASSES)(x), layers.Dense(CLASSES)(x)])
+
+
+def nested(head):
+    inputs = keras.Input(SHAPE)
+    return keras.Model(inputs, sequential(head)(inputs))
+
+
+def softmax_layer():
+    return keras.Sequential(
+        [keras.Input(SHAPE), layers.Flatten(), layers.Dense(3), layers.Softmax()]
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "loss", "message"),
+    [
+        (lambda: functional("softmax"), cross_entropy(), "from_logits=True .*'softmax'"),
+        (lambda: sequential("sigmoid"), cross_entropy(), "from_logits=True .*'sigmoid'"),
+        (softmax_layer, cross_entropy(), "Remove the activation"),
+        (lambda: nested("softmax"), cross_entropy(), "Remove the activation"),
+        (functional, "sparse_categorical_crossentropy", "from_logits=False .*linear"),
+        (sequential, keras.losses.sparse_categorical_crossentropy, "from_logits=False .*linear"),
+        (sequential, keras.losses.CategoricalCrossentropy(), "logits, not probabilities"),
+        (sequential, None, "expected one loss"),
+        (sequential, ["mse", "mse"], "expected one loss"),
+        (sequential, {"a": "mse"}, "expected one loss"),
+    ],
+)
+def test_compile_refuses(model, loss, message):
+    wrapper = robust(Plain(), model())
+    with pytest.raises(ValueError, match=message):
+        wrapper.compile("sgd", loss)
+
+
+def test_a_head_that_cannot_be_told_is_not_refused():
+    for loss in (cross_entropy(), "sparse_categorical_crossentropy"):
+        robust(Plain(), built(Subclassed)).compile("sgd", loss)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((lambda x: x, Plain()), "expected a `keras.Model`"),
+        ((sequential(), "tulip"), "expected a term"),
+        ((multi_output(), Plain()), "one output"),
+    ],
+)
+def test_constructor_refuses(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        kp.RobustModel(*arguments)
+
+
+def spoiled(x, value):
+    x = x.copy()
+    x[3, 1] = value
+    return x
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (255 * X, Y, "divide by 255"),
+        (2 * X - 1, Y, r"expected \[0, 1\]"),
+        (spoiled(X, np.nan), Y, "NaN"),
+        (spoiled(X, np.inf), Y, "infinite"),
+        (X[:0], Y[:0], "at least one example"),
+        (X, Y + 1, "Do the classes start at 1"),
+        (X, Y - 1, "from -1"),
+        (X, Y + 0.5, "fractions"),
+        (X, Y[:5], "5 labels for 24 images"),
+        ({"image": X}, Y, "x as a dict"),
+        ([X, X], Y, "x as a list"),
+        (X, {"label": Y}, "y as a dict"),
+        (X, None, "y as None"),
+    ],
+)
+def test_fit_refuses(x, y, message):
+    wrapper = robust(Adversarial("l2", 0.1), sequential())
+    before = arrays(wrapper)
+    wrapper.compile("sgd", cross_entropy(), **EAGER)
+    with pytest.raises(ValueError, match=message):
+        wrapper.fit(x, y, verbose=0)
+    for a, b in zip(before, arrays(wrapper), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@tensorflow_only
+@pytest.mark.parametrize("x", [255 * X, spoiled(X, np.nan)])
+def test_fit_refuses_a_dataset_on_another_scale(x):
+    import tensorflow as tf
+
+    wrapper = robust(Adversarial("l2", 0.1), sequential())
+    wrapper.compile("sgd", cross_entropy())
+    with pytest.raises(tf.errors.InvalidArgumentError, match="divide by 255"):
+        wrapper.fit(dataset(x), verbose=0, shuffle=False)
+
+
+def test_integer_images_and_other_bounds():
+    images = np.round(255 * X).astype("uint8")
+    wrapper = robust(Adversarial("l2", 10.0, bounds=(0, 255)), sequential())
+    wrapper.compile("sgd", cross_entropy(), **EAGER)
+    assert np.isfinite(wrapper.fit(images, Y, verbose=0).history["loss"][0])
+
+
+def test_a_loss_of_one_number_is_refused():
+    wrapper = robust(Plain(), sequential())
+    wrapper.compile("sgd", lambda y, z: ops.mean(ops.square(y - z)))
+    with pytest.raises(ValueError, match="do not average over the batch"):
+        wrapper.fit(X, ONE_HOT, verbose=0)
+
+
+def test_two_data_terms_are_refused():
+    with pytest.raises(ValueError, match="one data term plus penalties"):
+        robust(Tikhonov(0.1) + Plain() + Adversarial("l2", 0.1))
