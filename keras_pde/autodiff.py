@@ -44,7 +44,7 @@ def vjp(fn, x, vector):
 
     def paired(z):
         value = fn(z)
-        return ops.sum(value * vector), value
+        return ops.sum(ops.multiply(value, vector)), value
 
     (_, value), product = value_and_grad(paired, x, has_aux=True)
     return value, product
@@ -99,7 +99,7 @@ def hvp(fn, x, vector):
 
 
 def _inner(a, b):
-    return sum(ops.sum(p * q) for p, q in zip(tree.flatten(a), tree.flatten(b), strict=True))
+    return sum(ops.sum(ops.multiply(p, q)) for p, q in zip(tree.flatten(a), tree.flatten(b), strict=True))
 
 
 if _BACKEND == "tensorflow":
@@ -130,9 +130,12 @@ elif _BACKEND == "torch":
             x = tree.map_structure(_recorded, x)
             value, aux = fn(x)
             leaves = tree.flatten(x)
-            parts = torch.autograd.grad(
-                value, leaves, create_graph=again, allow_unused=True, materialize_grads=True
-            )
+            if value.requires_grad:
+                parts = torch.autograd.grad(
+                    value, leaves, create_graph=again, allow_unused=True, materialize_grads=True
+                )
+            else:  # a constant
+                parts = [torch.zeros_like(leaf) for leaf in leaves]
         gradient = tree.pack_sequence_as(x, list(parts))
         if not again:
             value, aux = tree.map_structure(
@@ -141,6 +144,7 @@ elif _BACKEND == "torch":
         return value, aux, gradient
 
     def _recorded(tensor):
+        tensor = ops.convert_to_tensor(tensor)
         return tensor if tensor.requires_grad else tensor.detach().requires_grad_(True)
 
 else:

@@ -19,7 +19,7 @@ def describe() -> dict[str, str | int]:
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
         "cores": os.cpu_count() or 0,
-        "devices": ", ".join(keras.distribution.list_devices()),
+        "devices": ", ".join(_devices(backend)),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
 
@@ -30,6 +30,15 @@ def version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "not installed as a package"
+
+
+def _devices(backend):
+    if backend != "torch":
+        return keras.distribution.list_devices()
+    import torch  # for which Keras has no such list
+
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return names or ["cpu:0"]
 
 
 def _processor():

@@ -33,7 +33,7 @@ def per_example(values, x):
 
 def _magnitude(x):
     """|x| with slope 0 at 0; that of JAX's own absolute value is 1 there."""
-    return x * ops.stop_gradient(ops.sign(x))
+    return ops.multiply(x, ops.stop_gradient(ops.sign(x)))
 
 
 def _safe_divide(x, y):

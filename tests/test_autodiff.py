@@ -23,6 +23,8 @@ def compiled(fn):
         import jax
 
         return jax.jit(fn)
+    if BACKEND == "torch":
+        return fn
     import tensorflow as tf
 
     return tf.function(fn, reduce_retracing=True)
