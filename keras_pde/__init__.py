@@ -1,4 +1,4 @@
-"""keras_pde: stable, robust and certified networks for Keras 3, from differential equations."""
+"""keras_pde: stable and robust networks for Keras 3, from differential equations."""
 
 from keras_pde import attacks, data, layers, models
 from keras_pde.evaluation import Report, evaluate

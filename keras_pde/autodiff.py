@@ -46,6 +46,7 @@ def vjp(fn, x, vector):
         value = fn(z)
         return ops.sum(ops.multiply(value, vector)), value
 
+    vector = ops.convert_to_tensor(vector)
     (_, value), product = value_and_grad(paired, x, has_aux=True)
     return value, product
 
@@ -99,7 +100,9 @@ def hvp(fn, x, vector):
 
 
 def _inner(a, b):
-    return sum(ops.sum(ops.multiply(p, q)) for p, q in zip(tree.flatten(a), tree.flatten(b), strict=True))
+    return sum(
+        ops.sum(ops.multiply(p, q)) for p, q in zip(tree.flatten(a), tree.flatten(b), strict=True)
+    )
 
 
 if _BACKEND == "tensorflow":

@@ -4,7 +4,10 @@ import argparse
 import sys
 import time
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
+
+import keras
 
 from keras_pde import __version__, quickstart
 from keras_pde import data as datasets
@@ -23,7 +26,7 @@ def main(argv=None) -> int:
     try:
         arguments.run(arguments)
     except KeyboardInterrupt:
-        print("\nInterrupted. What was finished is kept.", file=sys.stderr)
+        print("\nInterrupted. What was finished until then is kept.", file=sys.stderr)
         return 130
     except Exception as error:
         if arguments.debug:
@@ -37,7 +40,7 @@ def main(argv=None) -> int:
 def _parser():
     parser = argparse.ArgumentParser(
         prog="keras-pde",
-        description="Stable, robust and certified networks for Keras 3.",
+        description="Stable and robust networks for Keras 3.",
         epilog="Start with: keras-pde quickstart",
     )
     parser.add_argument("--version", action="version", version=f"keras_pde {__version__}")
@@ -56,7 +59,6 @@ def _command(commands, debug, name, run, help, description):
         help=help,
         description=description,
         parents=[debug],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.set_defaults(run=run)
     return parser
@@ -92,25 +94,34 @@ def _add_quickstart(commands, debug):
     _add_data(parser, new.data)
     parser.add_argument("--out", metavar="DIR", help="where to write (default: runs/quickstart)")
     parser.add_argument("--limit", type=_positive, metavar="N", help="use N training images")
-    parser.add_argument("--epochs", type=_positive, default=new.epochs, metavar="N", help="passes")
     parser.add_argument(
-        "--images", type=_positive, default=new.images, metavar="N", help="test images to attack"
+        "--epochs", type=_positive, default=new.epochs, metavar="N", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--images",
+        type=_positive,
+        default=new.images,
+        metavar="N",
+        help="test images to attack (default: %(default)s)",
     )
     parser.add_argument(
         "--epsilon",
         type=float,
         default=new.epsilon,
-        help="Euclidean length of the training perturbations, images in [0, 1]",
+        help="length of the training perturbations, images in [0, 1] (default: %(default)s)",
     )
     parser.add_argument(
-        "--weight", type=float, default=new.weight, help="of the Lipschitz penalty in J2-Lip"
+        "--weight",
+        type=float,
+        default=new.weight,
+        help="of J2-Lip's penalty (default: %(default)s)",
     )
     parser.add_argument(
         "--published",
         action="store_true",
         help="the setting of 2018 instead: epsilon 0.01, penalty as in its code",
     )
-    parser.add_argument("--seed", type=int, default=new.seed, help="of weights, order and noise")
+    parser.add_argument("--seed", type=int, default=new.seed, help="default: %(default)s")
     parser.add_argument(
         "--smoke", action="store_true", help="seconds instead of minutes: shows that it runs"
     )
@@ -156,35 +167,40 @@ def _add_evaluate(commands, debug):
         "attack a saved model and print how robust it is",
         "Attacks a model folder (as written by save_model or quickstart) on test images.",
     )
-    parser.add_argument("folder", help="folder of the model")
+    parser.add_argument("model", help="folder of the model, or a .keras file (with --data)")
     _add_data(parser, None)
-    parser.add_argument("--norm", default="linf", choices=("l1", "l2", "linf"), help="of attacks")
+    parser.add_argument(
+        "--norm", default="linf", choices=("l1", "l2", "linf"), help="default: linf"
+    )
     parser.add_argument(
         "--epsilons",
-        type=float,
+        type=_radius,
         nargs="+",
         default=[],
         metavar="E",
-        help="radii, in units of [0, 1]",
+        help="radii at which to give the robust accuracy, images in [0, 1]; 8/255 is understood",
     )
-    parser.add_argument("--limit", type=_positive, default=500, metavar="N", help="test images")
-    parser.add_argument("--seed", type=int, default=0, help="of the attacks' random starts")
+    parser.add_argument(
+        "--limit", type=_positive, default=500, metavar="N", help="test images (default: 500)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of random starts (default: %(default)s)"
+    )
     parser.add_argument("--json", metavar="FILE", help="write the report")
     parser.add_argument("--plot", metavar="FILE", help="write the error curve, e.g. curve.png")
 
 
 def _evaluate(arguments):
-    card = load_card(arguments.folder)
-    model = load_model(arguments.folder)
-    dataset = datasets.load(
-        arguments.data or card.dataset,
-        data_dir=arguments.data_dir,
-        download=arguments.download,
-    )
+    model, title, trained_on = _load(arguments.model)
+    name = arguments.data or trained_on
+    if name is None:
+        raise ValueError("A .keras file does not say what it was trained on; pass --data.")
+    dataset = datasets.load(name, data_dir=arguments.data_dir, download=arguments.download)
     x, y = dataset.x_test[: arguments.limit], dataset.y_test[: arguments.limit]
     for path in filter(None, (arguments.json, arguments.plot)):
         if Path(path).exists():
             raise ValueError(f"The file {path} exists; pass another name.")
+        Path(path).resolve().parent.mkdir(parents=True, exist_ok=True)
     with _progress() as progress:
         report = evaluate(
             model,
@@ -192,7 +208,7 @@ def _evaluate(arguments):
             y,
             norm=arguments.norm,
             epsilons=arguments.epsilons,
-            name=card.title,
+            name=f"{title}, tested on {dataset.name}",
             seed=arguments.seed,
             progress=progress,
         )
@@ -201,6 +217,15 @@ def _evaluate(arguments):
         report.to_json(arguments.json)
     if arguments.plot:
         report.plot(arguments.plot)
+
+
+def _load(path):
+    """The model, its title, and the data set it was trained on, if that is known."""
+    if Path(path).is_file():
+        model = keras.saving.load_model(path, compile=False)
+        return getattr(model, "model", model), Path(path).name, None
+    card = load_card(path)
+    return load_model(path), card.title, card.dataset
 
 
 def _add_show(commands, debug):
@@ -212,6 +237,10 @@ def _add_show(commands, debug):
 
 def _show(arguments):
     _say(load_card(arguments.folder).to_json())
+
+
+def _radius(text):
+    return float(Fraction(text))
 
 
 def _positive(text):

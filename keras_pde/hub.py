@@ -154,6 +154,11 @@ def load_card(folder: str | Path) -> Card:
         ValueError: there is no card, or it is not a valid one.
     """
     folder = Path(folder)
+    if folder.is_file():
+        raise ValueError(
+            f"Received {folder}, which is a file; expected the folder that `save_model` wrote. A "
+            ".keras file is for keras.saving.load_model."
+        )
     if not folder.is_dir():
         raise ValueError(f"Received folder {folder}, which does not exist; expected a saved model.")
     return Card.from_json(_read(folder / _CARD, _CARD_LIMIT))

@@ -84,7 +84,7 @@ def free_folder(folder) -> Path:
 
 
 def _occupied(folder):
-    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    return folder.is_file() or any(path.is_file() for path in folder.rglob("*"))
 
 
 def run(settings: Settings, out, say=print, progress=None) -> dict[str, dict[str, Report]]:
@@ -107,7 +107,7 @@ def run(settings: Settings, out, say=print, progress=None) -> dict[str, dict[str
     x, y = dataset.x_test[: settings.images], dataset.y_test[: settings.images]
     say(
         f"{dataset.name}: {len(dataset.x_train)} images to train on and validate, {len(x)} test "
-        "images to attack."
+        f"images to attack. Everything is written to {out}."
     )
     (out / "models").mkdir(parents=True, exist_ok=True)
     reports = {}

@@ -76,10 +76,25 @@ def test_evaluate_and_show(finished, capsys, tmp_path):
     assert json.loads(capsys.readouterr().out)["architecture"] == "small_cnn"
 
 
+def test_evaluate_takes_a_keras_file_and_fractions(finished, capsys, tmp_path):
+    path = tmp_path / "own.keras"
+    kp.load_model(finished[0] / "models" / "J0").save(path)
+    command = ["evaluate", str(path), "--epsilons", "8/255", "--limit", "5"]
+    assert cli.main(command) == 1
+    assert "pass --data" in capsys.readouterr().err
+    assert cli.main([*command, "--data", "fashion_mnist_sample"]) == 0
+    shown = capsys.readouterr().out
+    assert "own.keras, tested on fashion_mnist_sample" in shown and "0.0313725" in shown
+    assert cli.main(["show", str(path)]) == 1
+    assert "is a file" in capsys.readouterr().err
+
+
 def test_nothing_is_overwritten_silently(tmp_path, capsys):
     wanted = tmp_path / "runs"
     assert quickstart.free_folder(wanted) == wanted
     wanted.mkdir()
+    assert quickstart.free_folder(wanted) == wanted
+    (wanted / "models").mkdir()  # what an interrupted run leaves
     assert quickstart.free_folder(wanted) == wanted
     (wanted / "mine.txt").write_text("kept")
     assert quickstart.free_folder(wanted) == tmp_path / "runs-2"
@@ -87,7 +102,7 @@ def test_nothing_is_overwritten_silently(tmp_path, capsys):
     assert quickstart.free_folder(wanted) == tmp_path / "runs-3"
     assert cli.main(["quickstart", "--smoke", "--out", str(wanted)]) == 1
     assert "is not empty" in capsys.readouterr().err
-    assert [p.name for p in wanted.iterdir()] == ["mine.txt"]
+    assert {p.name for p in wanted.iterdir()} == {"mine.txt", "models"}
 
 
 def test_an_interrupted_run_keeps_what_is_finished(tmp_path, monkeypatch, capsys):
@@ -97,7 +112,7 @@ def test_an_interrupted_run_keeps_what_is_finished(tmp_path, monkeypatch, capsys
 
     monkeypatch.setattr(quickstart, "run", interrupted)
     assert cli.main(["quickstart", "--out", str(tmp_path / "run")]) == 130
-    assert "finished is kept" in capsys.readouterr().err
+    assert "is kept" in capsys.readouterr().err
 
 
 def test_errors_are_one_line_unless_debugged(tmp_path, capsys):

@@ -301,6 +301,8 @@ Y = np.zeros(4, "int32")
         ((X, Y), {"epsilons": [0.0]}, "expected positive radii"),
         ((X, Y), {"epsilons": np.nan}, "expected positive radii"),
         ((X, Y), {"epsilons": np.inf}, "expected positive radii"),
+        ((X, Y), {"norm": "linf", "epsilons": 8}, "such as 8/255"),
+        ((X, Y), {"norm": "L2", "epsilons": 0.1}, "Did you mean 'l2'"),
         ((X, Y), {"norm": "l3", "epsilons": 0.1}, "unknown norm 'l3'"),
         ((X, Y), {"bounds": None, "epsilons": 0.1}, "bounds=None"),
         ((X, Y), {"bounds": (1, 0), "epsilons": 0.1}, "low < high"),

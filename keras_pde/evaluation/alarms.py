@@ -33,7 +33,8 @@ def probabilities(target):
     if target.probabilities:
         return (
             "the model returns probabilities: attacked through their logarithm, which has no "
-            "gradient where they saturate; remove the softmax and evaluate logits"
+            "gradient where they saturate; evaluate logits instead, for a dense softmax layer at "
+            "the end by `model.layers[-1].activation = keras.activations.linear`"
         )
 
 

@@ -80,6 +80,12 @@ def evaluate(
     epsilons = tuple(sorted({float(e) for e in np.ravel(epsilons)}))
     if not all(0 < e < np.inf for e in epsilons):
         raise ValueError(f"Received epsilons={epsilons}; expected positive radii.")
+    width = bounds[1] - bounds[0]
+    if norm == "linf" and any(e >= width for e in epsilons):
+        raise ValueError(
+            f"Received epsilons={epsilons} in 'linf' for images in {bounds}, where {width:g} "
+            "reaches every image; expected the units of the images, such as 8/255 for 8 in 0-255."
+        )
     if attacks is None:
         attacks = default_attacks(norm, bounds, seed)
     attacks = [attacks] if isinstance(attacks, Attack) else list(attacks)

@@ -121,10 +121,15 @@ class Report:
         for run in self.runs:
             epsilon = "-" if run.epsilon is None else f"{run.epsilon:g}"
             work = (str(run.forward_passes), str(run.backward_passes), f"{run.seconds:.1f}")
-            rows.append((run.attack, epsilon, percent(run.robust_accuracy), *work))
+            # A search for distances goes on until it has one: its accuracy says nothing.
+            accuracy = "-" if run.epsilon is None else percent(run.robust_accuracy)
+            rows.append((run.attack, epsilon, accuracy, *work))
         lines += columns(rows)
         lines += ["", *(f"ALARM: {alarm}" for alarm in self.alarms)] if self.alarms else []
         return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return self.table()
 
     def plot(self, path, *others: "Report", title: str | None = None) -> None:
         """Error curves, % error against adversarial size, one labelled curve a report, to a file.

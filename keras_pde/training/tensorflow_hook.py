@@ -37,7 +37,8 @@ class Hook:
             low, high = (tf.cast(b, x.dtype) for b in bounds)
             message = (
                 f"Received images outside {bounds}, the `bounds` of the objective; expected images "
-                "scaled to them (divide by 255, normalise inside the model), or pass bounds=None."
+                "scaled to them (divide by 255, normalise inside the model), or pass `bounds=` of "
+                "your own units (epsilon is then in those units too)."
             )
             tf.debugging.assert_greater_equal(tf.reduce_min(x), low - 1e-5, message)
             tf.debugging.assert_less_equal(tf.reduce_max(x), high + 1e-5, message)

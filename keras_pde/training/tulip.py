@@ -9,8 +9,8 @@ class Tulip(Preset):
     """J2-Lip ("tulip"): adversarial training in L2 plus the largest input gradient of the batch.
 
     E[l + epsilon |grad l|_2] + weight * max_i |grad l(x_i)|_2, the maximum at the perturbed images:
-    `Adversarial("l2", epsilon) + MaxGradientPenalty(weight, at="perturbed")`. Meant for a model
-    with a `TanhLogits` head.
+    `Adversarial("l2", epsilon) + MaxGradientPenalty(weight, at="perturbed")`. In the paper the
+    model has a `TanhLogits` head; it works without.
 
     Source: Finlay, Oberman and Abbasi (2018), "Improved robustness to adversarial examples using
     Lipschitz regularization of the loss", arXiv 1810.00953.
@@ -23,7 +23,7 @@ class Tulip(Preset):
 
     Example:
 
-    >>> model = RobustModel(network, Tulip(epsilon=0.1, weight=1.0))
+    >>> model = RobustModel(network, Tulip(epsilon=0.1, weight=0.05))
     """
 
     def __init__(
