@@ -30,15 +30,25 @@ class Hook:
         self._loss_tracker.update_state(total, sample_weight=tf.shape(tree.flatten(x)[0])[0])
         return self.compute_metrics(x, y, main.outputs, sample_weight=sample_weight)
 
+    def fit(self, *args, **kwargs):
+        try:
+            return super().fit(*args, **kwargs)
+        except tf.errors.InvalidArgumentError as error:
+            if self._outside() in str(error):
+                raise ValueError(self._outside()) from None
+            raise
+
+    def _outside(self):
+        return (
+            f"Received images outside {self.objective.data.bounds}, the `bounds` of the objective; "
+            "expected images scaled to them (divide by 255, normalise inside the model), or pass "
+            "`bounds=` of your own units (epsilon is then in those units too)."
+        )
+
     def _assert_in_bounds(self, x):
         """Catches images of the wrong scale that come from a dataset, in the first step."""
         bounds = self.objective.data.bounds
         if bounds is not None:
             low, high = (tf.cast(b, x.dtype) for b in bounds)
-            message = (
-                f"Received images outside {bounds}, the `bounds` of the objective; expected images "
-                "scaled to them (divide by 255, normalise inside the model), or pass `bounds=` of "
-                "your own units (epsilon is then in those units too)."
-            )
-            tf.debugging.assert_greater_equal(tf.reduce_min(x), low - 1e-5, message)
-            tf.debugging.assert_less_equal(tf.reduce_max(x), high + 1e-5, message)
+            tf.debugging.assert_greater_equal(tf.reduce_min(x), low - 1e-5, self._outside())
+            tf.debugging.assert_less_equal(tf.reduce_max(x), high + 1e-5, self._outside())
