@@ -217,8 +217,8 @@ class RobustModel(Hook, keras.Model):
         one_label = "sparsecategorical" in loss and outputs and len(outputs) == 2
         if one_label and len(y.shape) == 2 and y.shape[1] > 1:
             raise ValueError(
-                f"Received labels of shape {tuple(y.shape)} for {heads.loss_name(self.loss)}, which "
-                "takes class numbers; pass `y.argmax(axis=1)`, or use "
+                f"Received labels of shape {tuple(y.shape)} for {heads.loss_name(self.loss)}, "
+                "which takes class numbers; pass `y.argmax(axis=1)`, or use "
                 "keras.losses.CategoricalCrossentropy for one-hot labels."
             )
         if one_label and getattr(self.loss, "ignore_class", None) is None:
