@@ -44,7 +44,6 @@ def _parser():
         epilog="Start with: keras-pde quickstart",
     )
     parser.add_argument("--version", action="version", version=f"keras_pde {__version__}")
-    # On both sides of the command, with one default.
     debug = argparse.ArgumentParser(add_help=False)
     debug.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")

@@ -4,18 +4,10 @@ from keras import ops
 
 from keras_pde import geometry, noise
 from keras_pde.geometry import per_example
-from keras_pde.registry import register, unknown_name
-from keras_pde.training.objective import Penalty
+from keras_pde.registry import register
+from keras_pde.training.objective import AT, STATISTICS, Penalty, check_choice
 
 _SELECTION = 1  # purpose of this term's noise within a step
-_AT = ("clean", "perturbed")
-_STATISTICS = ("inference", "batch")
-
-
-def check_choice(what, received, choices):
-    """Refuses a value that is not one of the choices."""
-    if received not in choices:
-        raise unknown_name(what, received, choices)
 
 
 @register("objective", "gradient_penalty", norm="l2", weight=0.1)
@@ -71,8 +63,8 @@ class GradientPenalty(Penalty):
         if power not in (1, 2):
             raise ValueError(f"Received power={power}; expected 1 or 2.")
         check_choice("method", method, ("double_backprop", "finite_difference"))
-        check_choice("`at`", at, _AT)
-        check_choice("statistics", statistics, _STATISTICS)
+        check_choice("`at`", at, AT)
+        check_choice("statistics", statistics, STATISTICS)
         if weight < 0:
             raise ValueError(f"Received weight={weight}; expected at least 0.")
         if step <= 0:

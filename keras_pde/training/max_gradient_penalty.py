@@ -3,8 +3,7 @@ from keras import ops
 from keras_pde import geometry
 from keras_pde.registry import register
 from keras_pde.training import replicas
-from keras_pde.training.gradient_penalty import _AT, _STATISTICS, check_choice
-from keras_pde.training.objective import Penalty
+from keras_pde.training.objective import AT, STATISTICS, Penalty, check_choice
 
 
 @register("objective", "max_gradient_penalty", weight=0.1)
@@ -71,9 +70,9 @@ class MaxGradientPenalty(Penalty):
     ):
         geometry.get(norm)
         check_choice("scale", scale, ("per_example", "batch_mean"))
-        check_choice("`at`", at, _AT)
-        check_choice("statistics", statistics, _STATISTICS)
-        check_choice("selection", selection, _STATISTICS)
+        check_choice("`at`", at, AT)
+        check_choice("statistics", statistics, STATISTICS)
+        check_choice("selection", selection, STATISTICS)
         if weight < 0 or floor < 0:
             raise ValueError(f"Received weight={weight}, floor={floor}; expected at least 0.")
         if top_k is not None and (int(top_k) != top_k or top_k < 1):
