@@ -2,6 +2,7 @@ from keras import ops
 
 from keras_pde import geometry
 from keras_pde.attacks.ascent import ascend, movable, to_bounds
+from keras_pde.checks import check_bounds
 from keras_pde.registry import register
 from keras_pde.training.objective import DataTerm
 
@@ -71,13 +72,11 @@ class Adversarial(DataTerm):
                     f"random_start={random_start}, step_size={step_size}; it is defined for a "
                     "single step from the clean image. Drop it, or use steps=1 and nothing else."
                 )
-        if bounds is not None and not bounds[0] < bounds[1]:
-            raise ValueError(f"Received bounds={bounds}; expected (low, high) or None.")
         self.norm, self.epsilon = norm, epsilon
         self.steps, self.step_size = steps, step_size
         self.random_start = random_start
         self.epsilon_norm = epsilon_norm
-        self.bounds = None if bounds is None else tuple(bounds)
+        self.bounds = check_bounds(bounds)
 
     def images(self, step):
         norm = geometry.get(self.norm)

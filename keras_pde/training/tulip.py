@@ -1,3 +1,4 @@
+from keras_pde.checks import check_bounds
 from keras_pde.registry import register
 from keras_pde.training.adversarial import Adversarial
 from keras_pde.training.max_gradient_penalty import MaxGradientPenalty
@@ -40,7 +41,7 @@ class Tulip(Preset):
         self.epsilon, self.weight, self.floor = epsilon, weight, floor
         self.top_k, self.scale = top_k, scale
         self.statistics, self.selection = statistics, selection
-        self.bounds = None if bounds is None else tuple(bounds)
+        self.bounds = check_bounds(bounds)
         steepness = MaxGradientPenalty(
             weight, floor, top_k, scale, "perturbed", statistics, selection
         )
