@@ -1,0 +1,69 @@
+"""What the commands share: arguments, output, progress."""
+
+import argparse
+import sys
+from contextlib import contextmanager
+from fractions import Fraction
+
+from keras_pde import data as datasets
+
+
+def command(commands, debug, name, run, help, description):
+    parser = commands.add_parser(
+        name,
+        help=help,
+        description=description,
+        parents=[debug],
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_data(parser, default):
+    parser.add_argument(
+        "--data",
+        default=default,
+        metavar="NAME",
+        help=f"data set: {', '.join(datasets.NAMES)}, an .npz file or a TFDS folder",
+    )
+    parser.add_argument(
+        "--data-dir",
+        metavar="DIR",
+        help="folder of TensorFlow Datasets (otherwise TFDS_DATA_DIR, then ~/tensorflow_datasets)",
+    )
+    parser.add_argument("--download", action="store_true", help="download the set if it is absent")
+
+
+def radius(text):
+    return float(Fraction(text))
+
+
+def positive(text):
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"received {value}; expected at least 1")
+    return value
+
+
+def say(text):
+    print(text, flush=True)
+
+
+@contextmanager
+def progress_bar():
+    """A progress bar on a terminal; nothing where output is a file."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(transient=True, console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=None, visible=False)
+
+        def progress(text, finished, total):
+            bar.update(
+                task, description=text, completed=finished, total=total, visible=finished < total
+            )
+
+        yield progress
