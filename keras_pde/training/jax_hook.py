@@ -1,5 +1,7 @@
 import keras
 
+from keras_pde.training import averaging
+
 
 class Hook:
     """The objective as the JAX trainer's stateless loss; the rest of its step is Keras' own."""
@@ -40,10 +42,28 @@ class Hook:
         )
         with keras.StatelessScope(state_mapping=list(zip(refs, values, strict=True))) as scope:
             iteration = self.optimizer.iterations.value
-            step = self._step(
-                trainable_variables, non_trainable_variables, x, y, sample_weight, iteration
-            )
+            state = non_trainable_variables[: len(self.model.non_trainable_variables)]
+            step = self._step(trainable_variables, state, x, y, sample_weight, iteration)
             loss, main = self._objective_loss(x, y, sample_weight, step)
             scaled = self.optimizer.scale_loss(loss)
         metrics = [scope.get_current_value(v) for v in self.metrics_variables]
-        return scaled, (loss, main.outputs, main.updates, metrics)
+        # Those of the model come first among the wrapper's; the averages follow, `train_step`'s.
+        updates = [*main.updates, *non_trainable_variables[len(main.updates) :]]
+        return scaled, (loss, main.outputs, updates, metrics)
+
+    def train_step(self, state, data):
+        logs, state = super().train_step(state, data)
+        if not self.averaged:
+            return logs, state
+        trainable, non_trainable, optimizer_variables, metrics = state
+        refs = (*self.trainable_variables, *self.non_trainable_variables)
+        values = {id(v): x for v, x in zip(refs, (*trainable, *non_trainable), strict=True)}
+        iterations = dict(
+            zip(map(id, self.optimizer.variables), optimizer_variables, strict=True)
+        )[id(self.optimizer.iterations)]
+        for average, variable in self._averages():
+            values[id(average)] = averaging.updated(
+                values[id(average)], values[id(variable)], self.average, iterations
+            )
+        non_trainable = [values[id(v)] for v in self.non_trainable_variables]
+        return logs, (trainable, non_trainable, optimizer_variables, metrics)

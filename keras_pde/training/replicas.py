@@ -25,6 +25,19 @@ if keras.backend.backend() == "tensorflow":
         context = tf.distribute.get_replica_context()
         return ops.cast(context.replica_id_in_sync_group, "int32")
 
+    def assign(variable, value):
+        """Assigns what is the same on every replica."""
+
+        def update(strategy, target, value):
+            strategy.extended.update(target, lambda t, v: t.assign(v), args=(value,), group=False)
+
+        if count() == 1:
+            variable.assign(value)
+        else:
+            tf.__internal__.distribute.interim.maybe_merge_call(
+                update, tf.distribute.get_strategy(), variable.value, value
+            )
+
 else:
 
     def count() -> int:

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_pde.checks import check_images, class_labels
-from keras_pde.training import heads, replicas
+from keras_pde.training import averaging, heads, replicas
 from keras_pde.training.objective import compose
 from keras_pde.training.step import Step
 
@@ -47,6 +47,10 @@ class RobustModel(Hook, keras.Model):
         model: the Keras model to train, with images in [0, 1] (any normalisation inside).
         objective: a term or a sum of terms from `keras_pde.objectives`.
         seed: integer; noise is a function of (seed, training step, example).
+        average: decay in (0, 1), such as 0.999, of an exponential moving average of the weights and
+            of BatchNormalization's statistics over training steps; `None` for none. The average is
+            a model too, `.averaged`; `evaluate`, `predict` and all `val_*` are then about it, and
+            `fit` trains `.model` as before. Its decay starts small, at (1 + t) / (10 + t) in step t.
 
     Raises:
         ValueError: not a Keras model, an unknown objective; in `compile`, a loss that does not fit
@@ -61,7 +65,7 @@ class RobustModel(Hook, keras.Model):
     >>> robust.model.save("robust.keras")
     """
 
-    def __init__(self, model, objective, seed=0, name=None, **kwargs):
+    def __init__(self, model, objective, seed=0, average=None, name=None, **kwargs):
         if not isinstance(model, keras.Model):
             raise ValueError(
                 f"Received model of type {type(model).__name__}; expected a `keras.Model`."
@@ -73,19 +77,28 @@ class RobustModel(Hook, keras.Model):
                     f"Received a model with {count} {what}; expected one input and one output, "
                     "which perturbations and input gradients are about."
                 )
+        if average is not None and not 0 < average < 1:
+            raise ValueError(f"Received average={average!r}; expected a decay in (0, 1), or None.")
         kwargs.setdefault("dtype", model.dtype_policy)
         super().__init__(name=name, **kwargs)
         self.model = model
         self.built = model.built
         self.objective = compose(objective)
         self.seed = seed
+        self.average = average
+        self.averaged = None if average is None else averaging.twin(model)
         self.term_trackers = [keras.metrics.Mean(name=n) for n in self.objective.names]
         self._evaluating = False
 
     # The plain model's behaviour
 
+    @property
+    def result(self):
+        """The model to keep: the averaged one if there is one, else the trained one."""
+        return self.averaged or self.model
+
     def call(self, inputs, training=None):
-        return self.model(inputs, training=training)
+        return (self.model if training else self.result)(inputs, training=training)
 
     def compute_output_shape(self, input_shape):
         return self.model.compute_output_shape(input_shape)
@@ -119,6 +132,7 @@ class RobustModel(Hook, keras.Model):
             "model": serialize(self.model),
             "objective": serialize(self.objective),
             "seed": self.seed,
+            "average": self.average,
         }
 
     @classmethod
@@ -201,6 +215,9 @@ class RobustModel(Hook, keras.Model):
         for penalty in penalties:
             loss = loss + ops.cast(penalty, loss.dtype) / replicas.count()
         return loss, main
+
+    def _averages(self):
+        return averaging.pairs(self.averaged, self.model) if self.averaged else []
 
     # Early refusals
 

@@ -2,6 +2,8 @@ import tensorflow as tf
 from keras import tree
 from keras.utils import unpack_x_y_sample_weight
 
+from keras_pde.training import averaging, replicas
+
 
 class Hook:
     """The objective as a `train_step` on TensorFlow."""
@@ -10,7 +12,7 @@ class Hook:
         x, y, sample_weight = unpack_x_y_sample_weight(data)
         if not self.built:
             self(x, training=False)  # creates the weights; the values are not used
-        variables = self.trainable_variables
+        variables = self.model.trainable_variables
         trainable = [tf.convert_to_tensor(v.value) for v in variables]
         state = self.model.non_trainable_variables
         non_trainable = [tf.convert_to_tensor(v.value) for v in state]
@@ -25,6 +27,9 @@ class Hook:
             if new is not old:
                 variable.assign(new)
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        for average, variable in self._averages():
+            new = averaging.updated(average, variable, self.average, self.optimizer.iterations)
+            replicas.assign(average, new)
         # Replicas' gradients are summed, so each holds its share of the loss.
         total = loss * tf.cast(self.distribute_strategy.num_replicas_in_sync, loss.dtype)
         self._loss_tracker.update_state(total, sample_weight=tf.shape(tree.flatten(x)[0])[0])
