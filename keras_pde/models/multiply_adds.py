@@ -1,0 +1,125 @@
+import math
+
+import keras
+from keras import layers
+
+from keras_pde.layers import TanhLogits
+
+# Exact types are looked up: a subclass may have a `call` of its own.
+_PRODUCTS = (
+    layers.Dense,
+    layers.Conv1D,
+    layers.Conv2D,
+    layers.Conv3D,
+    layers.DepthwiseConv1D,
+    layers.DepthwiseConv2D,
+    layers.SeparableConv1D,
+    layers.SeparableConv2D,
+)
+_TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
+_KERNELS = ("kernel", "depthwise_kernel", "pointwise_kernel")
+# Their weights scale and shift, number by number, and are not counted, just as biases are not.
+_ELEMENTWISE = (
+    layers.BatchNormalization,
+    layers.GroupNormalization,
+    layers.LayerNormalization,
+    layers.Normalization,
+    layers.PReLU,
+    layers.RMSNormalization,
+    TanhLogits,
+)
+# What multiplies without weights of its own: layers, and operations of `keras.ops`.
+_UNKNOWN = (
+    "AdditiveAttention Attention Conv ConvTranspose DepthwiseConv Dot DotProductAttention Einsum "
+    "Inner Matmul Outer SeparableConv Tensordot Vdot"
+).split()
+
+
+def multiply_adds(model) -> int:
+    """Multiply-add operations of the forward pass of one example, the usual measure of its cost.
+
+    Convolutions of all kinds and dense layers are counted, in nested models too, and a layer that
+    is called twice is counted twice. A kernel costs its number of weights at each position of the
+    output; of the input, if transposed. Multiplications by zeros of the padding are included;
+    biases, normalisation, activations, pooling and other elementwise work are not.
+
+    Args:
+        model: a Functional or Sequential model of inputs with known sizes.
+
+    Returns:
+        The number of multiply-adds.
+
+    Raises:
+        ValueError: the model is no graph of layers, an input has an unknown size, or the cost of a
+            layer is not known: one with weights of another type, or a product of two activations.
+
+    Example:
+
+    >>> keras_pde.models.multiply_adds(keras_pde.models.small_cnn())
+    5111680
+    """
+    graph = _graph(model)
+    if graph is None:
+        raise ValueError(
+            f"Received a model of type {type(model).__name__}; expected a Functional model, or a "
+            "Sequential one that has an Input. Of a RobustModel, pass its `model`."
+        )
+    shapes = [tuple(tensor.shape[1:]) for tensor in graph.inputs]
+    if any(None in shape for shape in shapes):
+        raise ValueError(
+            f"Received a model with inputs of shape {shapes}; expected known sizes. Build it with "
+            "an `input_shape` without None."
+        )
+    inputs = [
+        keras.KerasTensor((1, *shape), dtype=tensor.dtype)
+        for shape, tensor in zip(shapes, graph.inputs, strict=True)
+    ]
+    counts = []
+    _run(graph, inputs, counts)
+    return sum(counts)
+
+
+def _graph(model):
+    """The graph of layers of a model that is nothing else, or None."""
+    graph = model._functional if type(model) is keras.Sequential else model
+    return graph if type(graph).__name__ == "Functional" else None
+
+
+def _run(graph, inputs, counts):
+    """The graph's outputs for symbolic inputs; appends the cost of each call to `counts`."""
+
+    def counted(operation):
+        def call(*args, **kwargs):
+            nested = _graph(operation)
+            if nested is not None:
+                # At the sizes of this call, which may differ from those it was built with.
+                return _run(nested, args[0], counts)
+            # Calling the operation would change its layer's place in other models.
+            output = operation.compute_output_spec(*args, **kwargs)
+            counts.append(_cost(operation, args, output))
+            return output
+
+        return call
+
+    return graph._run_through_graph(inputs, operation_fn=counted)
+
+
+def _cost(operation, args, output):
+    kind = type(operation)
+    if kind in _PRODUCTS or kind in _TRANSPOSED:
+        kernels = [getattr(operation, name) for name in _KERNELS if hasattr(operation, name)]
+        positions = _positions(operation, args[0] if kind in _TRANSPOSED else output)
+        return positions * sum(math.prod(kernel.shape) for kernel in kernels)
+    weights = getattr(operation, "weights", ())
+    if kind.__name__ in _UNKNOWN or (weights and kind not in _ELEMENTWISE):
+        raise ValueError(
+            f"Received a model with {operation.name!r} of type {kind.__name__}, whose cost is not "
+            "known; expected convolutions, dense layers, normalisation, and layers without weights."
+        )
+    return 0
+
+
+def _positions(layer, tensor):
+    """Number of entries of a tensor without its channels; its batch is one example."""
+    axis = 1 if getattr(layer, "data_format", None) == "channels_first" else -1
+    return math.prod(tensor.shape) // tensor.shape[axis]
