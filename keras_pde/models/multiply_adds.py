@@ -30,9 +30,21 @@ _ELEMENTWISE = (
 )
 # What multiplies without weights of its own: layers, and operations of `keras.ops`.
 _UNKNOWN = (
-    "AdditiveAttention Attention Conv ConvTranspose DepthwiseConv Dot DotProductAttention Einsum "
-    "Inner Matmul Outer SeparableConv Tensordot Vdot"
-).split()
+    "AdditiveAttention",
+    "Attention",
+    "Conv",
+    "ConvTranspose",
+    "DepthwiseConv",
+    "Dot",
+    "DotProductAttention",
+    "Einsum",
+    "Inner",
+    "Matmul",
+    "Outer",
+    "SeparableConv",
+    "Tensordot",
+    "Vdot",
+)
 
 
 def multiply_adds(model) -> int:
