@@ -18,6 +18,7 @@ from keras_pde.attacks import Target
 from keras_pde.evaluation import Report, evaluate
 from keras_pde.evaluation.report import columns, number, percent
 from keras_pde.hub import save_model
+from keras_pde.measure import measurement
 from keras_pde.training import RobustModel
 from keras_pde.training.objectives import Adversarial, Objective, Plain, Tulip
 
@@ -180,19 +181,12 @@ def _save(model, folder, twin, arguments, dataset, settings, seconds, reports):
         "classes": dataset.class_names,
         "licence": "Apache-2.0",
         "caveats": ["Trained in a minute on few images, to show the library; not for use."],
-        "metrics": {
-            norm: {
-                "images": report.count,
-                "clean_accuracy": report.clean_accuracy,
-                "epsilon": EPSILONS[norm],
-                "robust_accuracy": report.robust_accuracy(EPSILONS[norm]),
-                "robust_accuracy_interval": list(report.interval(EPSILONS[norm])),
-                "attacks": [run.attack for run in report.runs],
-            }
+        "objective": repr(twin.objective),
+        "measurements": [
+            measurement(report, EPSILONS[norm], seed=0)
             for norm, report in reports[twin.name].items()
-        },
+        ],
         "provenance": {
-            "objective": repr(twin.objective),
             "epochs": settings.epochs,
             "seed": settings.seed,
             "training_seconds": round(seconds, 1),

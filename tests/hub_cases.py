@@ -7,11 +7,13 @@ import keras
 import numpy as np
 import pytest
 
-from keras_pde import hub, registry
+from keras_pde import registry
 from keras_pde.hub import load_model, save_model
+from keras_pde.hub.folder import sha256
 
 SHAPE = (4, 4, 1)
-FILES = ["card.json", "golden.npz", "model.weights.h5"]
+WEIGHTS = "model.weights.h5"
+FILES = ["card.json", "golden.npz", WEIGHTS]
 
 
 def mlp(width=6, activation="tanh"):
@@ -33,6 +35,25 @@ def registered():
         del registry._entries["model", "hub_test_mlp"]
 
 
+def make_row(**changes):
+    row = {
+        "norm": "linf",
+        "epsilon": 0.1,
+        "images": 100,
+        "clean_accuracy": 0.9,
+        "clean_interval": [0.8, 1.0],
+        "robust_accuracy": 0.5,
+        "robust_interval": [0.4, 0.6],
+        "median_distance": None,
+        "attacks": [{"label": "PGD-ce", "config": {"class": "PGD", "norm": "linf"}}],
+        "seed": 0,
+        "digest": "0" * 64,
+        "keras_pde_version": "0.1.0",
+        "date": "2026-01-31",
+    }
+    return row | changes
+
+
 def make_fields():
     return {
         "architecture": "hub_test_mlp",
@@ -43,8 +64,8 @@ def make_fields():
         "classes": ["cat", "dog", "bœuf"],
         "licence": "Apache-2.0",
         "caveats": ["untrained"],
-        "metrics": {"clean": {"accuracy": np.float32(0.5), "examples": 100}},
-        "provenance": {"seed": 3},
+        "measurements": [make_row()],
+        "provenance": {"seed": 3, "minutes": np.float32(0.5)},
     }
 
 
@@ -67,7 +88,7 @@ def edit_card(folder, **changes):
 def sign(folder):
     """What somebody who can edit the card does after exchanging a file."""
     files = [folder / name for name in FILES[1:]]
-    edit_card(folder, digests={path.name: hub._sha256(path.read_bytes()) for path in files})
+    edit_card(folder, digests={path.name: sha256(path.read_bytes()) for path in files})
 
 
 def refused(folder, match):

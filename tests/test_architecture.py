@@ -18,13 +18,14 @@ PACKAGE = Path(kp.__file__).parent
 STEPS = [
     {"cli"},
     {"quickstart"},
+    {"measure"},
     {"hub", "evaluation"},
     {"training"},
     {"attacks"},
     {"models"},
     {"layers"},
     {"data", "geometry", "autodiff"},
-    {"noise", "checks", "environment", "_card"},
+    {"noise", "checks", "environment"},
     {"registry"},
 ]
 RANK = {name: rank for rank, step in enumerate(STEPS) for name in step}

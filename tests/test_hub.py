@@ -12,9 +12,11 @@ import pytest
 from hub_cases import (
     FILES,
     SHAPE,
+    WEIGHTS,
     edit_card,
     make_fields,
     make_model,
+    make_row,
     mlp,
     refused,
     registered,
@@ -22,8 +24,7 @@ from hub_cases import (
     sign,
 )
 
-from keras_pde import hub
-from keras_pde.hub import Card, load_card, load_model, save_model
+from keras_pde.hub import Card, Measurement, folder, load_card, load_model, save_model
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -71,7 +72,10 @@ def test_round_trip(saved, model, fields):
     card = load_card(saved)
     assert card.parameters == model.count_params()
     assert card.classes == ("cat", "dog", "bœuf") and card.input_shape == SHAPE
-    assert card.metrics == {"clean": {"accuracy": 0.5, "examples": 100}}
+    assert card.measurements == (Measurement(**make_row()),)
+    assert card.provenance == {"seed": 3, "minutes": 0.5}
+    assert card.multiply_adds == 16 * 6 + 2 * 6 * 6 + 6 * 3
+    assert card.sizes == {name: (saved / name).stat().st_size for name in FILES[1:]}
     assert card.keras_version == keras.__version__
     assert Card.from_json(card.to_json()) == card
 
@@ -87,8 +91,55 @@ def test_optimizer_is_not_saved(tmp_path, model, fields):
     model.optimizer.build(model.trainable_variables)
     save_model(model, tmp_path / "new" / "deep", fields)
     load_model(tmp_path / "new" / "deep")
-    with h5py.File(tmp_path / "new" / "deep" / "model.weights.h5") as file:
+    with h5py.File(tmp_path / "new" / "deep" / WEIGHTS) as file:
         assert set(file) == {"layers", "vars"}
+
+
+# How weights are stored
+
+
+def test_half_precision_halves_the_file(tmp_path, model, fields):
+    width = 200
+    model = mlp(width)
+    fields = fields | {"arguments": {"width": width}}
+    full = save_model(model, tmp_path / "full", fields)
+    half = save_model(model, tmp_path / "half", fields, weights="float16")
+    assert half.weights == "float16"
+    assert half.sizes[WEIGHTS] < 0.6 * full.sizes[WEIGHTS]
+    loaded = load_model(tmp_path / "half")
+    for stored, given in zip(loaded.get_weights(), model.get_weights(), strict=True):
+        assert stored.dtype == given.dtype == "float32"
+        np.testing.assert_array_equal(stored, given.astype("float16"))
+    assert 0 < np.max(np.abs(logits(loaded) - logits(model))) < 1e-2
+    # Saved once more, nothing is lost.
+    again = save_model(loaded, tmp_path / "again", load_card(tmp_path / "half"), weights="float16")
+    assert again == half
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [(lambda w: w + 1e5, "cannot hold"), (lambda w: w * 1e-7, "logits change by .* in float16")],
+)
+def test_weights_that_half_precision_ruins(tmp_path, model, fields, change, match):
+    layer = model.layers[-1]
+    layer.set_weights([change(w) for w in layer.get_weights()])
+    with pytest.raises(ValueError, match=match):
+        save_model(model, tmp_path / "tiny", fields, weights="float16")
+    assert os.listdir(tmp_path) == []
+
+
+def test_card_without_weights(tmp_path, model, fields):
+    saved = tmp_path / "tiny"
+    card = save_model(model, saved, fields, weights="none")
+    assert os.listdir(saved) == ["card.json"] and card == load_card(saved)
+    assert card.parameters == model.count_params() and card.digests == card.sizes == {}
+    refused(saved, "comes without weights.*keras-pde train")
+    with pytest.raises(ValueError, match="does not rebuild"):
+        save_model(mlp(5), saved, fields, weights="none", overwrite=True)
+    with pytest.raises(ValueError, match="Did you mean 'float16'"):
+        save_model(model, saved, fields, weights="float15", overwrite=True)
+    save_model(model, saved, fields, overwrite=True)
+    load_model(saved)
 
 
 # What cannot be saved
@@ -116,7 +167,24 @@ def test_model_must_give_finite_logits_of_the_classes(tmp_path, model, fields):
         ({"architecture": "hub_test_mpl"}, "Did you mean 'hub_test_mlp'"),
         ({"arguments": {"depth": 3}}, "depth"),
         ({"arguments": {"width": object()}}, "JSON cannot hold"),
-        ({"metrics": {"accuracy": float("nan")}}, "JSON cannot hold"),
+        ({"provenance": {"accuracy": float("nan")}}, "JSON cannot hold"),
+        ({"name": "../secrets"}, "between slashes"),
+        ({"name": "/etc"}, "between slashes"),
+        ({"data_tier": "some"}, "synthetic"),
+        ({"measurements": [0.5]}, "expected tuple.keras_pde"),
+        ({"measurements": [make_row(norm="l3")]}, "one of .'l1'"),
+        ({"measurements": [make_row(norms="l1")]}, "Did you mean 'norm'"),
+        ({"measurements": [make_row(epsilon="8/255")]}, "expected float"),
+        ({"measurements": [make_row(epsilon=0)]}, "positive length"),
+        ({"measurements": [make_row(images=0)]}, "one image"),
+        ({"measurements": [make_row(clean_accuracy=90.0)]}, "a share"),
+        ({"measurements": [make_row(robust_accuracy=0.95)]}, "around 0.95"),
+        ({"measurements": [make_row(robust_interval=[0.4])]}, "expected tuple.float, float"),
+        ({"measurements": [make_row(clean_accuracy=0.4, clean_interval=[0, 1])]}, "at most the"),
+        ({"measurements": [make_row(median_distance=-1.0)]}, "a length"),
+        ({"measurements": [make_row(attacks=[])]}, "label and config"),
+        ({"measurements": [make_row(digest="none")]}, "SHA-256"),
+        ({"measurements": [make_row(certified=1)]}, "expected bool"),
         ({"license": "MIT"}, "Did you mean 'licence'"),
         ({"parameters": 7}, "unknown field"),
         ({"title": 7}, "title=7; expected str"),
@@ -161,7 +229,7 @@ def test_existing_folder(tmp_path, saved, model, fields):
 
 def fail_in(monkeypatch, place, error):
     owner, name = place.rsplit(".", 1)
-    owner = {"os": os, "np": np, "Model": keras.Model, "hub": hub}[owner]
+    owner = {"os": os, "np": np, "Model": keras.Model, "folder": folder}[owner]
 
     def fail(*args, **kwargs):
         raise error
@@ -170,7 +238,9 @@ def fail_in(monkeypatch, place, error):
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "disk full"), KeyboardInterrupt()])
-@pytest.mark.parametrize("place", ["Model.save_weights", "np.savez", "hub.load_model", "os.fsync"])
+@pytest.mark.parametrize(
+    "place", ["Model.save_weights", "np.savez", "folder.load_folder", "os.fsync"]
+)
 @pytest.mark.parametrize("exists", [False, True])
 def test_failure_changes_nothing(tmp_path, model, fields, monkeypatch, exists, place, error):
     folder = tmp_path / "tiny"
@@ -207,7 +277,7 @@ def test_folder_that_appears_meanwhile_is_kept(tmp_path, model, fields, monkeypa
         (tmp_path / "tiny").mkdir()
         (tmp_path / "tiny" / "theirs").touch()
 
-    monkeypatch.setattr(hub, "load_model", load)
+    monkeypatch.setattr(folder, "load_folder", load)
     with pytest.raises(OSError, match="not empty"):
         save_model(model, tmp_path / "tiny", fields)
     assert os.listdir(tmp_path) == ["tiny"] and os.listdir(tmp_path / "tiny") == ["theirs"]
@@ -218,7 +288,7 @@ def test_folder_that_appears_meanwhile_is_kept(tmp_path, model, fields, monkeypa
 
 def test_missing_files(saved):
     refused(saved.parent / "tinny", "does not exist")
-    for name in ("golden.npz", "model.weights.h5"):
+    for name in ("golden.npz", WEIGHTS):
         (saved / name).rename(saved / "aside")
         refused(saved, f"without its {name}; expected a file with SHA-256")
         (saved / "aside").rename(saved / name)
@@ -227,7 +297,7 @@ def test_missing_files(saved):
     refused(saved, "without its card.json")
 
 
-@pytest.mark.parametrize("name", ["golden.npz", "model.weights.h5"])
+@pytest.mark.parametrize("name", ["golden.npz", WEIGHTS])
 def test_damage_is_found_before_parsing(saved, name, monkeypatch):
     data = bytearray((saved / name).read_bytes())
     data[len(data) // 2] ^= 1
@@ -236,22 +306,22 @@ def test_damage_is_found_before_parsing(saved, name, monkeypatch):
     if name == "golden.npz":
         parse(zipfile, "ZipFile", None)
     else:
-        parse(hub, "_check_layout", None)
+        parse(folder, "read_into", None)
     refused(saved, "its card expects")
 
 
 def test_weights_of_another_model(saved, model, fields):
     other = mlp()
     save_model(other, saved.parent / "other", fields)
-    stolen = (saved.parent / "other" / "model.weights.h5").read_bytes()
-    (saved / "model.weights.h5").write_bytes(stolen)
+    stolen = (saved.parent / "other" / WEIGHTS).read_bytes()
+    (saved / WEIGHTS).write_bytes(stolen)
     refused(saved, "belongs to another model")
     sign(saved)
     refused(saved, "differ from the golden")
 
 
 def test_larger_file_than_the_model(saved):
-    with open(saved / "model.weights.h5", "ab") as file:
+    with open(saved / WEIGHTS, "ab") as file:
         file.truncate(2**22)
     sign(saved)
     refused(saved, "more than")
@@ -270,7 +340,9 @@ def test_larger_file_than_the_model(saved):
         ({"golden_tolerance": 1e9}, "golden_tolerance"),
         ({"golden_tolerance": float("nan")}, "NaN is not a number"),
         ({"classes": ["a"]}, "golden.npz"),
-        ({"schema": 2, "robots": []}, "newer keras_pde"),
+        ({"schema": 3, "robots": []}, "newer keras_pde"),
+        ({"weights": "float16"}, "expected float16"),
+        ({"sizes": {"model.weights.h5": "3"}}, "sizes="),
         ({"lisence": "MIT"}, "Did you mean 'licence'"),
     ],
 )

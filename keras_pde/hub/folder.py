@@ -1,16 +1,14 @@
-"""Save a model as a folder that can be checked, and load it back only if every check holds.
+"""A saved model: a folder of numbers and one card, never code.
 
-A folder holds numbers and one card, never code:
-
-    model.weights.h5   the weights, as Keras writes them
-    golden.npz         a few inputs and the logits that the saved model gave for them
+    model.weights.h5   the weights, as Keras writes them, or the same tree in float16
+    golden.npz         a few inputs and the logits that the stored weights gave for them
     card.json          the `Card`: architecture, data, caveats, measurements, digests
 
 The architecture is rebuilt by our own code from its registry name and arguments. The digests show
-damage and mixed-up files. As long as they are kept on the card itself, they do not stop somebody
-who edits the card, who can also choose how large a model is built; what holds against such a card
-is that no code is loaded, nothing that a weights file points to is read, and no file makes us
-allocate more than the model it claims to be.
+damage and mixed-up files; for published models they come from the list inside this package. A card
+that is no part of it can be edited together with its digests, and can choose how large a model is
+built; what holds against such a card is that no code is loaded, nothing that a weights file points
+to is read, and no file makes us allocate more than the model it claims to be.
 """
 
 import hashlib
@@ -21,7 +19,7 @@ import shutil
 import tempfile
 import uuid
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -32,16 +30,23 @@ import keras
 import numpy as np
 
 from keras_pde import environment, models
-from keras_pde._card import GOLDEN_TOLERANCE, Card
+from keras_pde.hub.card import GOLDEN_TOLERANCE, STORAGE, Card
+from keras_pde.hub.layout import read_into, write_half
+from keras_pde.registry import unknown_name
 
-_WEIGHTS, _GOLDEN, _CARD = "model.weights.h5", "golden.npz", "card.json"
+WEIGHTS, GOLDEN, CARD = "model.weights.h5", "golden.npz", "card.json"
+FILES = (WEIGHTS, GOLDEN)
 _EXAMPLES = 4
 _CARD_LIMIT = _SLACK = 2**20
 _GOLDEN_LIMIT = 2**24
 
 
 def save_model(
-    model: keras.Model, folder: str | Path, card: Card | dict[str, Any], overwrite: bool = False
+    model: keras.Model,
+    folder: str | Path,
+    card: Card | dict[str, Any],
+    overwrite: bool = False,
+    weights: str = "float32",
 ) -> Card:
     """Save a model that `load_model` rebuilds, after having checked that it does.
 
@@ -65,40 +70,35 @@ def save_model(
         folder: where to save; missing parent folders are made.
         card: a `Card`, or a dict of its fields down to `provenance`.
         overwrite: replace the folder if it is a saved model.
+        weights: `"float32"`; `"float16"`, of half the size, loaded back as float32; or `"none"`,
+            which saves the card alone.
 
     Returns:
         The card that was saved, complete.
 
     Raises:
         ValueError: the folder exists, the card is wrong, or the model rebuilt from the card does
-            not reproduce the logits of `model`.
+            not reproduce the logits of `model`, be it that float16 is too coarse for it.
         OSError: the disk is full or not writable; nothing was changed.
     """
     if not isinstance(model, keras.Model):
         raise ValueError(f"Received model of type {type(model).__name__}; expected a keras.Model.")
+    if weights not in STORAGE:
+        raise unknown_name("storage of weights", weights, STORAGE)
     if isinstance(card, dict):
         card = Card.from_user(card)
     card = Card.from_json(card.to_json())  # what a reader will get, lists for nested tuples
     folder = Path(folder).resolve()
     _check_free(folder, overwrite)
-    inputs = np.random.default_rng(0).random((_EXAMPLES, *card.input_shape), dtype="float32")
-    logits = _logits(model, inputs)
-    expected = (_EXAMPLES, len(card.classes))
-    if logits.shape != expected or not np.isfinite(logits).all():
-        raise ValueError(
-            f"Received a model with outputs of shape {logits.shape} for {_EXAMPLES} examples (all "
-            f"finite: {np.isfinite(logits).all()}); expected finite logits {expected}, one for "
-            "each of the card's classes."
-        )
     staging = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
     old = staging.with_name(staging.name + ".old")
     try:
         staging.mkdir(parents=True)
-        card = _write(model, staging, card, inputs, logits)
+        card = _write(model, staging, card, weights)
         for path in (*staging.iterdir(), staging):
-            _flush(path)
+            flush(path)
         _exchange(staging, folder, old, overwrite)
-        _flush(folder.parent)
+        flush(folder.parent)
         return card
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -106,46 +106,12 @@ def save_model(
             shutil.rmtree(old, ignore_errors=True)
 
 
-def load_model(folder: str | Path) -> keras.Model:
-    """The model of a folder that `save_model` wrote.
-
-    Sizes and SHA-256 digests are checked before a file is parsed, names, shapes and types of all
-    weights before one is read, and the logits of the golden inputs at the end.
-
-    Example:
-
-        model = load_model("saved/mlp")
-        logits = model(images)  # float32 (batch, 28, 28, 1) in [0, 1]
-
-    Args:
-        folder: a folder with `card.json`, `model.weights.h5` and `golden.npz`.
-
-    Returns:
-        A `keras.Model`, not compiled.
-
-    Raises:
-        ValueError: a file is missing or fails a check; the message says which.
-    """
-    folder = Path(folder)
-    card = load_card(folder)
-    model = _build(card)
-    if model.count_params() != card.parameters:
-        raise ValueError(
-            f"Received {folder / _CARD} with parameters={card.parameters}; expected "
-            f"{model.count_params()}, as its architecture and arguments give: the card was edited, "
-            "or the architecture changed since."
-        )
-    _load_weights(model, folder, card)
-    _check_golden(model, folder, card)
-    return model
-
-
 def load_card(folder: str | Path) -> Card:
     """The card of a saved model, without loading the model.
 
     Example:
 
-        print(load_card("saved/mlp").metrics)
+        print(load_card("saved/mlp").measurements)
 
     Args:
         folder: a folder that `save_model` wrote.
@@ -161,7 +127,49 @@ def load_card(folder: str | Path) -> Card:
         )
     if not folder.is_dir():
         raise ValueError(f"Received folder {folder}, which does not exist; expected a saved model.")
-    return Card.from_json(_read(folder / _CARD, _CARD_LIMIT))
+    return Card.from_json(_read(folder / CARD, _CARD_LIMIT))
+
+
+def load_folder(folder: Path) -> keras.Model:
+    """The model of a folder, checked against the card in it."""
+    return load_files(load_card(folder), lambda name: Path(folder, name))
+
+
+def load_files(card: Card, locate: Callable[[str], Path]) -> keras.Model:
+    """The model of a card, whose files are where `locate(name)` says.
+
+    Sizes and SHA-256 digests are checked before a file is parsed, names, shapes and types of all
+    weights before one is read, and the logits of the golden inputs at the end.
+    """
+    if card.weights == "none":
+        raise ValueError(
+            f"Received the card of {card.name or card.title!r}, which comes without weights; "
+            "expected one with weights. Train them by the recipe that the card holds: "
+            "`keras-pde show` prints it, `keras-pde train` runs it."
+        )
+    model = _build(card)
+    if model.count_params() != card.parameters:
+        raise ValueError(
+            f"Received a card of {card.architecture!r} with parameters={card.parameters}; expected "
+            f"{model.count_params()}, as its architecture and arguments give: the card was edited, "
+            "or the architecture changed since."
+        )
+    _load_weights(model, card, locate(WEIGHTS))
+    _check_golden(model, card, locate(GOLDEN))
+    return model
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def flush(path):
+    """Waits until a file or a folder is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _build(card):
@@ -178,10 +186,6 @@ def _logits(model, inputs):
     return keras.ops.convert_to_numpy(model(inputs, training=False)).astype("float32")
 
 
-def _sha256(data):
-    return hashlib.sha256(data).hexdigest()
-
-
 def _read(path, limit, digest=None):
     """The bytes of a file, once. Whoever parses them parses what was measured and digested."""
     if not path.is_file():
@@ -193,9 +197,9 @@ def _read(path, limit, digest=None):
         data = file.read(limit + 1)
     if len(data) > limit:
         raise ValueError(f"Received {path} of more than {limit} bytes; expected at most that.")
-    if digest is not None and _sha256(data) != digest:
+    if digest is not None and sha256(data) != digest:
         raise ValueError(
-            f"Received {path} with SHA-256 {_sha256(data)}; its card expects {digest}: the file "
+            f"Received {path} with SHA-256 {sha256(data)}; its card expects {digest}: the file "
             "is damaged or belongs to another model."
         )
     return data
@@ -212,68 +216,41 @@ def _parsing(path) -> Iterator[None]:
         ) from error
 
 
-def _load_weights(model, folder, card):
+def _load_weights(model, card, path):
     with tempfile.TemporaryDirectory() as scratch:
-        # What Keras would write for this model says what it may be asked to read.
+        # What Keras writes for this model says what a file may contain.
         reference = Path(scratch, "reference.weights.h5")
         model.save_weights(reference)
         limit = reference.stat().st_size + _SLACK
-        data = _read(folder / _WEIGHTS, limit, card.digests.get(_WEIGHTS, "none"))
-        copy = Path(scratch, _WEIGHTS)
-        copy.write_bytes(data)
-        with _parsing(folder / _WEIGHTS):
-            with h5py.File(reference) as expected, h5py.File(copy) as received:
-                _check_layout(received, expected)
-            model.load_weights(copy)
+        data = _read(path, limit, card.digests.get(WEIGHTS, "none"))
+        with _parsing(path):
+            copy = io.BytesIO(data)
+            with h5py.File(reference, "r+") as own, h5py.File(copy, "r") as received:
+                read_into(received, own, card.weights == "float16")
+        model.load_weights(reference)
 
 
-def _check_layout(received, expected):
-    """Refuse an HDF5 group with other members, shapes or types, or whose numbers are elsewhere.
-
-    The expected tree leads, so that a group linked into itself cannot trap us, and no link is
-    followed before it is known to be a plain one. Datasets must be neither chunked (so there is no
-    filter to inflate), external nor virtual: then they hold no more than their declared shape.
-    """
-    if set(received) != set(expected):
-        lacks, adds = set(expected) - set(received), set(received) - set(expected)
-        raise ValueError(f"{received.name} lacks {sorted(lacks)} and adds {sorted(adds)}")
-    for name in expected:
-        link = received.get(name, getlink=True)
-        if not isinstance(link, h5py.HardLink):
-            raise ValueError(
-                f"{name} in {received.name} is a {type(link).__name__}; expected no link"
-            )
-        found, wanted = _describe(received[name]), _describe(expected[name])
-        if found != wanted:
-            raise ValueError(f"{name} in {received.name} is {found}; expected {wanted}")
-        if isinstance(expected[name], h5py.Group):
-            _check_layout(received[name], expected[name])
-
-
-def _describe(item):
-    if not isinstance(item, h5py.Dataset):
-        return "a group" if isinstance(item, h5py.Group) else "neither a group nor a dataset"
-    stored = [kind for kind in ("chunks", "external", "is_virtual") if getattr(item, kind)]
-    return f"{item.dtype} {item.shape}" + (f" stored with {stored}" if stored else "")
-
-
-def _check_golden(model, folder, card):
-    data = _read(folder / _GOLDEN, _GOLDEN_LIMIT, card.digests.get(_GOLDEN, "none"))
-    with _parsing(folder / _GOLDEN), zipfile.ZipFile(io.BytesIO(data)) as archive:
+def _check_golden(model, card, path):
+    data = _read(path, _GOLDEN_LIMIT, card.digests.get(GOLDEN, "none"))
+    with _parsing(path), zipfile.ZipFile(io.BytesIO(data)) as archive:
         inputs = _read_array(archive, "inputs.npy", (_EXAMPLES, *card.input_shape))
         golden = _read_array(archive, "logits.npy", (_EXAMPLES, len(card.classes)))
         if not np.isfinite(golden).all():
             raise ValueError("golden logits are not finite")
-    logits = _logits(model, inputs)
-    error = np.max(np.abs(logits - golden)) if logits.shape == golden.shape else math.inf
-    limit = card.golden_tolerance * np.max(np.abs(golden))
+    error, limit = _difference(_logits(model, inputs), golden, card)
     if not error <= limit:  # so that NaN fails
         raise ValueError(
-            f"Received weights in {folder} whose logits differ from the golden ones by "
+            f"Received weights {path.parent} whose logits differ from the golden ones by "
             f"{error:.3g}; expected at most {limit:.3g}. Saved with "
             f"keras {card.keras_version} and keras_pde {card.keras_pde_version}; loaded with keras "
             f"{keras.__version__}, dtype policy {keras.config.dtype_policy().name}."
         )
+
+
+def _difference(logits, golden, card):
+    """The largest difference, and the largest that is accepted."""
+    error = np.max(np.abs(logits - golden)) if logits.shape == golden.shape else math.inf
+    return error, card.golden_tolerance * np.max(np.abs(golden))
 
 
 def _read_array(archive, name, shape):
@@ -288,31 +265,76 @@ def _read_array(archive, name, shape):
         return np.frombuffer(member.read(4 * math.prod(shape)), "<f4").reshape(shape)
 
 
-def _write(model, staging, card, inputs, logits):
+def _write(model, staging, card, weights):
     """Fill the staging folder and check it; returns the complete card."""
+    inputs = np.random.default_rng(0).random((_EXAMPLES, *card.input_shape), dtype="float32")
+    logits = _logits(model, inputs)
+    expected = (_EXAMPLES, len(card.classes))
+    if logits.shape != expected or not np.isfinite(logits).all():
+        raise ValueError(
+            f"Received a model with outputs of shape {logits.shape} for {_EXAMPLES} examples (all "
+            f"finite: {np.isfinite(logits).all()}); expected finite logits {expected}, one for "
+            "each of the card's classes."
+        )
     # Only the rebuilt model is saved: Keras would write the given one's optimizer too.
     rebuilt = _build(card)
+    card = replace(
+        card,
+        weights=weights,
+        parameters=rebuilt.count_params(),
+        multiply_adds=models.multiply_adds(rebuilt),
+        digests={},
+        sizes={},
+        golden_tolerance=GOLDEN_TOLERANCE,
+        keras_version=keras.__version__,
+        keras_pde_version=environment.version("keras_pde"),
+    )
     try:
         rebuilt.set_weights(model.get_weights())
-        rebuilt.save_weights(staging / _WEIGHTS)
-        np.savez(staging / _GOLDEN, inputs=inputs, logits=logits)
-        card = replace(
-            card,
-            parameters=rebuilt.count_params(),
-            digests={name: _sha256((staging / name).read_bytes()) for name in (_WEIGHTS, _GOLDEN)},
-            golden_tolerance=GOLDEN_TOLERANCE,
-            keras_version=keras.__version__,
-            keras_pde_version=environment.version("keras_pde"),
-        )
-        (staging / _CARD).write_text(card.to_json() + "\n", encoding="utf-8")
-        load_model(staging)
+        error, limit = _difference(_logits(rebuilt, inputs), logits, card)
+        if not error <= limit:
+            raise ValueError(
+                f"Its logits differ from the rebuilt one's by {error:.3g}; expected at most "
+                f"{limit:.3g}."
+            )
     except ValueError as error:
         raise ValueError(
             f"Received a model that the card's architecture {card.architecture!r} with arguments "
             f"{card.arguments} does not rebuild; expected the plain model that they build. "
             f"Nothing was saved. {error}"
         ) from error
+    if weights != "none":
+        card = _write_files(rebuilt, staging, card, inputs, logits)
+    (staging / CARD).write_text(card.to_json() + "\n", encoding="utf-8")
+    if weights != "none":
+        load_folder(staging)
     return card
+
+
+def _write_files(model, staging, card, inputs, logits):
+    model.save_weights(staging / WEIGHTS)
+    if card.weights == "float16":
+        full = staging / "full.weights.h5"
+        os.replace(staging / WEIGHTS, full)
+        with h5py.File(full) as source, h5py.File(staging / WEIGHTS, "w") as target:
+            write_half(source, target)
+        with h5py.File(staging / WEIGHTS) as stored, h5py.File(full, "r+") as own:
+            read_into(stored, own, half=True)
+        model.load_weights(full)
+        full.unlink()
+    golden = _logits(model, inputs)  # of the weights as stored
+    error, limit = _difference(golden, logits, card)
+    if not error <= limit:
+        raise ValueError(
+            f"Received a model whose logits change by {error:.3g} in {card.weights}; expected at "
+            f"most {limit:.3g}. Nothing was saved; store it as float32."
+        )
+    np.savez(staging / GOLDEN, inputs=inputs, logits=golden)
+    return replace(
+        card,
+        digests={name: sha256((staging / name).read_bytes()) for name in FILES},
+        sizes={name: (staging / name).stat().st_size for name in FILES},
+    )
 
 
 def _check_free(folder, overwrite):
@@ -322,19 +344,11 @@ def _check_free(folder, overwrite):
         raise ValueError(
             f"Received folder {folder}, which exists; expected a new name, or overwrite=True."
         )
-    if not folder.is_dir() or {path.name for path in folder.iterdir()} - {_WEIGHTS, _GOLDEN, _CARD}:
+    if not folder.is_dir() or {path.name for path in folder.iterdir()} - {CARD, *FILES}:
         raise ValueError(
             f"Received overwrite=True for {folder}, which holds other things than a saved model; "
             "expected a folder of which nothing else is lost."
         )
-
-
-def _flush(path):
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _exchange(staging, folder, old, overwrite):

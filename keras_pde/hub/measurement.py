@@ -1,0 +1,92 @@
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from keras_pde.hub.fields import Checked
+
+_NORMS = ("l1", "l2", "linf")
+
+
+@dataclass(frozen=True)
+class Measurement(Checked):
+    """One row of a card: how robust a model is in one threat model, and all that repeats it.
+
+    Robust accuracy is the share of all images that are classified correctly and stay so under
+    every attack named: an upper bound, unless `certified`.
+
+    Example:
+
+        row = Measurement(
+            norm="linf", epsilon=0.1, images=1000, clean_accuracy=0.9, clean_interval=(0.88, 0.92),
+            robust_accuracy=0.8, robust_interval=(0.77, 0.83), median_distance=0.13,
+            attacks=[{"label": "PGD-ce", "config": {"class": "PGD", "norm": "linf", "steps": 100}}],
+            seed=0, digest="0" * 64, keras_pde_version="0.1.0", date="2026-01-31",
+        )
+
+    Args:
+        norm: `"l1" | "l2" | "linf"`, norm of the perturbations.
+        epsilon: their largest length, in the units of the images.
+        images: number of images: the first ones of the data set's test part.
+        clean_accuracy: share in [0, 1].
+        clean_interval: (low, high), 95 %, over the draw of test images.
+        robust_accuracy: share in [0, 1] of all images.
+        robust_interval: (low, high), 95 %.
+        median_distance: of the smallest perturbations found, misclassified images counting as 0;
+            None if there is none for half of the images.
+        attacks: dicts of an attack's `label`, `config` (with its `class`) and `robust_accuracy` on
+            its own (None for searches of distances).
+        seed: of the attacks.
+        digest: SHA-256 of images and labels, see `Report.digest`.
+        keras_pde_version: version that measured.
+        date: of the measurement, ISO 8601.
+        certified: whether the numbers are proven lower bounds, not attacked upper bounds.
+        alarms: reasons to distrust the numbers; empty if there are none.
+
+    Raises:
+        ValueError: a field has the wrong type or a value outside its range.
+    """
+
+    noun = "measurement"
+
+    norm: str
+    epsilon: float
+    images: int
+    clean_accuracy: float
+    clean_interval: tuple[float, float]
+    robust_accuracy: float
+    robust_interval: tuple[float, float]
+    median_distance: float | None
+    attacks: tuple[dict[str, Any], ...]
+    seed: int
+    digest: str
+    keras_pde_version: str
+    date: str
+    certified: bool = False
+    alarms: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require("norm", self.norm in _NORMS, f"one of {_NORMS}")
+        self.require("epsilon", 0 < self.epsilon < math.inf, "a positive length")
+        self.require("images", self.images > 0, "at least one image")
+        for kind in ("clean", "robust"):
+            share, (low, high) = (
+                getattr(self, f"{kind}_accuracy"),
+                getattr(self, f"{kind}_interval"),
+            )
+            self.require(f"{kind}_accuracy", 0 <= share <= 1, "a share in [0, 1]")
+            around = 0 <= low <= share <= high <= 1
+            self.require(f"{kind}_interval", around, f"(low, high) around {share} in [0, 1]")
+        at_most = self.robust_accuracy <= self.clean_accuracy
+        self.require("robust_accuracy", at_most, f"at most the clean {self.clean_accuracy}")
+        distance = self.median_distance
+        self.require(
+            "median_distance",
+            distance is None or 0 <= distance < math.inf,
+            "a length, or None if half of the images have none",
+        )
+        digest = re.fullmatch("[0-9a-f]{64}", self.digest)
+        self.require("digest", digest, "a SHA-256 in hexadecimal")
+        named = all({"label", "config"} <= set(attack) for attack in self.attacks)
+        self.require("attacks", self.attacks and named, "dicts with label and config")
