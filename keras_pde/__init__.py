@@ -1,9 +1,9 @@
 """keras_pde: stable and robust networks for Keras 3, from differential equations."""
 
-from keras_pde import attacks, data, layers, models
+from keras_pde import attacks, data, layers, models, recipes
 from keras_pde.evaluation import Report, evaluate
 from keras_pde.hub import load_model, save_model
-from keras_pde.training import RobustModel, objectives
+from keras_pde.training import RobustModel, callbacks, objectives
 
 __version__ = "0.1.0"
 
@@ -11,11 +11,13 @@ __all__ = [
     "Report",
     "RobustModel",
     "attacks",
+    "callbacks",
     "data",
     "evaluate",
     "layers",
     "load_model",
     "models",
     "objectives",
+    "recipes",
     "save_model",
 ]

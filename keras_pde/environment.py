@@ -4,6 +4,8 @@ import datetime
 import importlib.metadata
 import os
 import platform
+import subprocess
+from pathlib import Path
 
 import keras
 
@@ -30,6 +32,24 @@ def version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "not installed as a package"
+
+
+def commit() -> str:
+    """The commit of the clone that the package is imported from, "+" if files differ from it."""
+    folder = Path(__file__).parent
+    git = ["git", "-C", str(folder)]
+    try:
+        _output([*git, "ls-files", "--error-unmatch", Path(__file__).name])  # not a parent's clone
+        name = _output([*git, "rev-parse", "HEAD"])
+        changed = _output([*git, "status", "--porcelain", "--untracked-files=no", str(folder)])
+    except (OSError, subprocess.SubprocessError):
+        return "not in a clone"
+    return name + "+" * bool(changed)
+
+
+def _output(command):
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+    return done.stdout.strip()
 
 
 def _devices(backend):

@@ -17,7 +17,7 @@ PACKAGE = Path(kp.__file__).parent
 # Imports point only downwards; modules of one step do not import each other.
 STEPS = [
     {"cli"},
-    {"quickstart"},
+    {"quickstart", "recipes"},
     {"measure"},
     {"hub", "evaluation"},
     {"training"},
@@ -81,12 +81,14 @@ def test_public_names():
         "Report",
         "RobustModel",
         "attacks",
+        "callbacks",
         "data",
         "evaluate",
         "layers",
         "load_model",
         "models",
         "objectives",
+        "recipes",
         "save_model",
     }
     assert set(kp.objectives.__all__) == {

@@ -4,9 +4,9 @@ import argparse
 import sys
 
 from keras_pde import __version__
-from keras_pde.cli import evaluate, quickstart, show
+from keras_pde.cli import evaluate, quickstart, show, train
 
-COMMANDS = (quickstart, evaluate, show)
+COMMANDS = (quickstart, train, evaluate, show)
 
 
 def main(argv=None) -> int:

@@ -26,6 +26,10 @@ def add_data(parser, default):
         metavar="NAME",
         help=f"data set: {', '.join(datasets.NAMES)}, an .npz file or a TFDS folder",
     )
+    add_data_folder(parser)
+
+
+def add_data_folder(parser):
     parser.add_argument(
         "--data-dir",
         metavar="DIR",

@@ -1,6 +1,6 @@
-"""Training with robust objectives: `kp.RobustModel` and `kp.objectives`."""
+"""Training with robust objectives: `kp.RobustModel`, `kp.objectives`, `kp.callbacks`."""
 
-from keras_pde.training import objectives
+from keras_pde.training import callbacks, objectives
 from keras_pde.training.robust_model import RobustModel
 
-__all__ = ["RobustModel", "objectives"]
+__all__ = ["RobustModel", "callbacks", "objectives"]

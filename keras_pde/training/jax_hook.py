@@ -58,9 +58,9 @@ class Hook:
         trainable, non_trainable, optimizer_variables, metrics = state
         refs = (*self.trainable_variables, *self.non_trainable_variables)
         values = {id(v): x for v, x in zip(refs, (*trainable, *non_trainable), strict=True)}
-        iterations = dict(
-            zip(map(id, self.optimizer.variables), optimizer_variables, strict=True)
-        )[id(self.optimizer.iterations)]
+        iterations = dict(zip(map(id, self.optimizer.variables), optimizer_variables, strict=True))[
+            id(self.optimizer.iterations)
+        ]
         for average, variable in self._averages():
             values[id(average)] = averaging.updated(
                 values[id(average)], values[id(variable)], self.average, iterations

@@ -50,7 +50,7 @@ class RobustModel(Hook, keras.Model):
         average: decay in (0, 1), such as 0.999, of an exponential moving average of the weights and
             of BatchNormalization's statistics over training steps; `None` for none. The average is
             a model too, `.averaged`; `evaluate`, `predict` and all `val_*` are then about it, and
-            `fit` trains `.model` as before. Its decay starts small, at (1 + t) / (10 + t) in step t.
+            `fit` trains `.model` as before. The decay grows to its value as (1 + t) / (10 + t).
 
     Raises:
         ValueError: not a Keras model, an unknown objective; in `compile`, a loss that does not fit

@@ -1,0 +1,73 @@
+from pathlib import Path
+
+from keras_pde import recipes
+from keras_pde.cli._common import add_data_folder, command, positive, progress_bar, say
+
+
+def add(commands, debug):
+    parser = command(
+        commands,
+        debug,
+        "train",
+        _train,
+        "train, evaluate and save the model of a recipe",
+        "Runs a recipe (a TOML file such as those in zoo/recipes). Every finished epoch is kept: "
+        "--resume goes on after a stop, and ends with the same weights.",
+    )
+    parser.add_argument("recipe", help="TOML file")
+    parser.add_argument("--out", metavar="DIR", help="the run's folder (default: runs/NAME)")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    parser.add_argument(
+        "--max-minutes",
+        type=float,
+        metavar="M",
+        help="stop before the epoch that would end later than that",
+    )
+    parser.add_argument("--epochs", type=positive, metavar="N", help="instead of the recipe's")
+    parser.add_argument("--limit", type=positive, metavar="N", help="use N training images")
+    parser.add_argument("--seed", type=int, metavar="N", help="instead of the recipe's")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="another value in the recipe, e.g. --set objective.epsilon=0.2",
+    )
+    parser.add_argument("--no-evaluation", action="store_true", help="train only")
+    add_data_folder(parser)
+
+
+def _train(arguments):
+    recipe = changed(arguments)
+    out = Path(arguments.out or Path("runs") / Path(arguments.recipe).stem)
+    with progress_bar() as progress:
+        folder = recipes.train(
+            recipe,
+            out,
+            resume=arguments.resume,
+            max_minutes=arguments.max_minutes,
+            evaluate=not arguments.no_evaluation,
+            data_dir=arguments.data_dir,
+            download=arguments.download,
+            say=say,
+            progress=progress,
+        )
+    if folder.read_json("run.json")["state"] == "finished":
+        say(f"\nNext:\n  keras-pde show {out}/model\n  keras-pde evaluate {out}/model")
+
+
+def changed(arguments):
+    """The recipe with the values that the command line gives instead."""
+    recipe = recipes.load(arguments.recipe)
+    changes = {
+        "training.epochs": arguments.epochs,
+        "data.limit": arguments.limit,
+        "training.seed": arguments.seed,
+    }
+    changes = {key: value for key, value in changes.items() if value is not None}
+    for text in arguments.set:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"Received --set {text}; expected --set KEY=VALUE.")
+        changes[key] = recipes.parse_value(value)
+    return recipe.replaced(changes) if changes else recipe

@@ -1,0 +1,171 @@
+"""The parts of a training, made from a recipe."""
+
+import contextlib
+import inspect
+
+import keras
+
+from keras_pde import data as datasets
+from keras_pde import hub, models, registry
+from keras_pde.recipes import schedules
+from keras_pde.recipes.augment import Augment
+from keras_pde.recipes.batches import Batches
+from keras_pde.recipes.recipe import Part, Recipe
+from keras_pde.recipes.schedules import call
+from keras_pde.training import RobustModel
+from keras_pde.training.objective import compose
+
+
+def check(recipe: Recipe) -> None:
+    """Builds what needs no data, so that a mistake shows before hours of training.
+
+    Raises:
+        ValueError: an unknown component or argument, a value that its component refuses, or a
+            recipe for another backend.
+    """
+    wanted, backend = recipe.training.backend, keras.backend.backend()
+    if wanted and wanted != backend:
+        raise ValueError(
+            f"Received a recipe for the Keras backend {wanted!r}; this is {backend!r}. Set "
+            f"KERAS_BACKEND={wanted}, or training.backend in the recipe."
+        )
+    objective(recipe)
+    optimizer(recipe, steps=100)
+    keras.dtype_policies.get(recipe.training.precision)
+    if "from" not in recipe.model.arguments:
+        known = inspect.signature(registry.get("model", recipe.model.name)).parameters
+        for argument in recipe.model.arguments:
+            if argument not in known:
+                raise registry.unknown_name(f"argument of {recipe.model.name!r}", argument, known)
+    for evaluation in recipe.evaluation:
+        attacks(evaluation)
+
+
+def dataset(recipe: Recipe, data_dir=None, download=False):
+    """The data set, its training and its validation part."""
+    limit = recipe.data.limit or None
+    loaded = datasets.load(recipe.data.name, limit, data_dir, download)
+    return loaded, *loaded.split_validation(recipe.data.validation, seed=0)
+
+
+def architecture(recipe: Recipe, loaded) -> tuple[str, dict]:
+    """Name and arguments from which `models.create` makes the network, as a card states them."""
+    arguments = {
+        "input_shape": list(loaded.x_train.shape[1:]),
+        "num_classes": len(loaded.class_names),
+        "seed": recipe.training.seed,
+    }
+    source = recipe.model.arguments.get("from")
+    if source is None:
+        return recipe.model.name, {**arguments, **recipe.model.arguments}
+    card = hub.load_card(source)
+    return card.architecture, {**card.arguments, **arguments}
+
+
+def network(recipe: Recipe, loaded) -> keras.Model:
+    """The network with its initial weights, or with those of the model it starts `from`."""
+    name, arguments = architecture(recipe, loaded)
+    model = models.create(name, **arguments)
+    source = recipe.model.arguments.get("from")
+    if source is not None:
+        _inherit(model, hub.load_model(source), source)
+    return model
+
+
+def _inherit(model, source, name):
+    """Copies the weights, but for a head of another number of classes, which starts anew."""
+    if model.input_shape != source.input_shape:
+        raise ValueError(
+            f"Received from = {name!r}, a model of images {source.input_shape[1:]}; the data have "
+            f"{model.input_shape[1:]}."
+        )
+    for new, old in zip(model.weights, source.weights, strict=True):
+        if new.shape == old.shape:
+            new.assign(old.value)
+
+
+@contextlib.contextmanager
+def precision(policy):
+    """Layers that are made within it compute in this dtype policy."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def objective(recipe: Recipe):
+    """The sum of the recipe's terms."""
+    return compose(*(_component("objective", part) for part in recipe.objective))
+
+
+def attacks(evaluation):
+    """The attacks of an `[[evaluation]]`, or None for the default ones."""
+    ball = {"norm": evaluation.norm, "epsilon": 0.0}
+    made = []
+    for part in evaluation.attacks:
+        known = inspect.signature(registry.get("attack", part.name)).parameters
+        given = {key: value for key, value in ball.items() if key in known}
+        made.append(_component("attack", Part(part.name, {**given, **part.arguments})))
+    return made or None
+
+
+def _component(kind, part):
+    return call(registry.get(kind, part.name), part.arguments, f"{kind} {part.name!r}")
+
+
+def optimizer(recipe: Recipe, steps):
+    """The optimizer with the learning rate of the schedule.
+
+    Raises:
+        ValueError: the optimizer, the schedule, or an argument of one is unknown.
+    """
+    part = recipe.optimizer
+    known = {
+        **{entry.name: entry.component for entry in registry.entries("optimizer")},
+        **{
+            name.lower(): value
+            for name, value in vars(keras.optimizers).items()
+            if inspect.isclass(value) and value is not keras.optimizers.Optimizer
+        },
+    }
+    if part.name not in known:
+        raise registry.unknown_name("optimizer", part.name, known)
+    arguments = dict(part.arguments)
+    if "learning_rate" in arguments:
+        raise ValueError("Received learning_rate in [optimizer]; it belongs to [schedule].")
+    schedule = recipe.schedule
+    arguments["learning_rate"] = schedules.create(schedule.name, schedule.arguments, steps)
+    return call(known[part.name], arguments, f"optimizer {part.name!r}")
+
+
+def robust_model(recipe: Recipe, loaded, steps) -> RobustModel:
+    """The network wrapped with its objective and compiled, for a training of so many steps."""
+    training = recipe.training
+    keras.utils.set_random_seed(training.seed)
+    with precision(training.precision):
+        model = network(recipe, loaded)
+    robust = RobustModel(model, objective(recipe), training.seed, training.average or None)
+    made = optimizer(recipe, steps)
+    if training.decay == "kernels":
+        made.exclude_from_weight_decay(
+            var_list=[w for w in model.trainable_weights if len(w.shape) < 2]
+        )
+    if training.label_smoothing:
+        loss = keras.losses.CategoricalCrossentropy(
+            from_logits=True, label_smoothing=training.label_smoothing
+        )
+    else:
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    robust.compile(made, loss, metrics=["accuracy"])
+    made.build(robust.trainable_variables)
+    return robust
+
+
+def batches(recipe: Recipe, loaded, training_part) -> Batches:
+    """The training batches."""
+    data, training = recipe.data, recipe.training
+    augment = Augment(data.crop, data.flip, data.cutout, training.seed)
+    classes = len(loaded.class_names) if training.label_smoothing else 0
+    return Batches(*training_part, training.batch_size, augment, training.seed, classes)

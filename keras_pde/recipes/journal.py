@@ -1,0 +1,122 @@
+import time
+
+import keras
+from keras import ops
+
+from keras_pde.recipes.run_folder import BEST, CHECKPOINT, RUN
+
+
+class Journal(keras.callbacks.Callback):
+    """Writes down each finished epoch: checkpoint, best weights, history, curves, TensorBoard.
+
+    Args:
+        folder: the `RunFolder`.
+        robust: the `RobustModel` in training.
+        facts: what `run.json` says beside the history.
+        select: logged quantity whose largest value names the epoch to keep, or "last".
+        max_minutes: stop before an epoch that would end later than so many minutes from now.
+        say: function of a line of text.
+        progress: function of (text, finished, total), or `None`.
+    """
+
+    def __init__(self, folder, robust, facts, select, max_minutes, say, progress):
+        super().__init__()
+        self.folder, self.robust, self.facts, self.select = folder, robust, facts, select
+        self.say, self.progress = say, progress
+        self.deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
+        self.history: list[dict] = []
+        self.best = None
+        self._board = None
+        if progress is not None:  # Keras hands over the logs of each batch to those who define it
+            self.on_train_batch_end = self._tick
+
+    # The state
+
+    def _state(self):
+        return [*self.robust.variables, *self.robust.optimizer.variables]
+
+    def restore(self) -> int:
+        """Takes up the state of the checkpoint, if there is one; number of finished epochs."""
+        if not (self.folder / CHECKPOINT).exists():
+            return 0
+        arrays, facts = self.folder.read_arrays(CHECKPOINT)
+        variables = self._state()
+        found = [tuple(a.shape) for a in arrays]
+        expected = [tuple(v.shape) for v in variables]
+        if found != expected:
+            raise ValueError(
+                f"Received {self.folder / CHECKPOINT} with {len(found)} arrays; expected those of "
+                f"this model and optimizer ({len(expected)}): the code changed since. Train anew."
+            )
+        for variable, array in zip(variables, arrays, strict=True):
+            variable.assign(array)
+        self.history, self.best = facts["history"], facts["best"]
+        return len(self.history)
+
+    # The callback
+
+    def on_train_begin(self, logs=None):
+        self._began = time.monotonic()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch, self._began = epoch, time.monotonic()
+
+    def _tick(self, batch, logs=None):
+        epochs, steps = self.params["epochs"], self.params["steps"]
+        self.progress(f"epoch {self._epoch + 1}/{epochs}", batch + 1, steps)
+
+    def on_epoch_end(self, epoch, logs=None):
+        seconds = time.monotonic() - self._began
+        row = {"epoch": epoch + 1, **{k: float(v) for k, v in (logs or {}).items()}}
+        row["seconds"] = round(seconds, 2)
+        self.history.append(row)
+        # Files in the order of their dependence: the checkpoint makes the epoch count.
+        if self._is_best(row):
+            self.best = row
+            weights = [ops.convert_to_numpy(w) for w in self.robust.result.weights]
+            self.folder.write_arrays(BEST, weights, epoch=epoch + 1)
+        state = [ops.convert_to_numpy(v) for v in self._state()]
+        self.folder.write_arrays(CHECKPOINT, state, history=self.history, best=self.best)
+        self.write_facts("training")
+        self._log_scalars(row)
+        self.say(self._line(row))
+        finished = epoch + 1 == self.params["epochs"]
+        if self.deadline is not None and not finished:
+            self.model.stop_training = time.monotonic() + seconds > self.deadline
+
+    def _is_best(self, row):
+        if self.select == "last" or self.best is None:
+            return True
+        if self.select not in row:
+            raise ValueError(
+                f'Received validation.select = {self.select!r}; expected "last" or one of '
+                f"{[k for k in row if k.startswith('val_')]}."
+            )
+        return row[self.select] >= self.best[self.select]
+
+    def write_facts(self, state):
+        """Writes `run.json`."""
+        values = {**self.facts, "state": state, "kept": self.best, "history": self.history}
+        self.folder.write_json(RUN, values)
+
+    def _line(self, row):
+        epochs = self.params["epochs"]
+        shown = {k: v for k, v in row.items() if k not in ("epoch", "seconds")}
+        numbers = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
+        left = (epochs - row["epoch"]) * row["seconds"] / 60
+        rest = f", about {left:.0f} min left" if left >= 1 else ""
+        return f"epoch {row['epoch']}/{epochs}  {numbers}  ({row['seconds']:.1f} s{rest})"
+
+    def _log_scalars(self, row):
+        if self._board is None:
+            try:
+                from tensorboard.summary import Writer
+            except ImportError:
+                self._board = False
+                self.say("(No TensorBoard logs: pip install tensorboard to have them.)")
+            else:
+                self._board = Writer(str(self.folder / "tensorboard"))
+        if self._board:
+            for name, value in row.items():
+                self._board.add_scalar(name, value, row["epoch"])
+            self._board.flush()

@@ -1,0 +1,359 @@
+"""A recipe: one TOML file that says how a model is made and measured."""
+
+import dataclasses
+import tomllib
+import types
+import typing
+from dataclasses import dataclass, field, fields
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from keras_pde.registry import unknown_name
+
+
+@dataclass(frozen=True)
+class Part:
+    """A component by its registered name, with the arguments of its constructor."""
+
+    name: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Data:
+    """`[data]`: what is trained on.
+
+    Attributes:
+        name: a data set's name, a `.npz` file or a TFDS folder.
+        validation: number of training images held out to select with, or their share.
+        limit: at most so many training images (the held-out ones included); 0 for all.
+        crop: random crops after zero padding of so many pixels at each side.
+        flip: random horizontal flips.
+        cutout: side of a random square that is set to zero, in pixels.
+    """
+
+    name: str
+    validation: int | float = 0.1
+    limit: int = 0
+    crop: int = 0
+    flip: bool = False
+    cutout: int = 0
+
+
+@dataclass(frozen=True)
+class Training:
+    """`[training]`.
+
+    Attributes:
+        epochs: passes over the training images.
+        batch_size: images a step, over all devices together.
+        seed: of weights, order, augmentation and noise.
+        label_smoothing: share of each label spread over all classes, in [0, 1).
+        average: decay of the moving average of the weights that is kept, in [0, 1); 0 for none.
+        precision: Keras dtype policy of the computation; weights and logits stay float32.
+        decay: what the optimizer's `weight_decay` is about: "kernels" or "all" weights.
+        backend: the Keras backend that the recipe needs; empty for any.
+    """
+
+    epochs: int
+    batch_size: int = 128
+    seed: int = 0
+    label_smoothing: float = 0.0
+    average: float = 0.0
+    precision: str = "float32"
+    decay: str = "kernels"
+    backend: str = ""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """`[validation]`: PGD on held-out images after each epoch, and which epoch is kept.
+
+    Attributes:
+        norm: norm of the perturbation.
+        epsilon: its length; `val_robust_accuracy` is measured there.
+        steps: of PGD.
+        images: number of held-out images attacked, at most.
+        every: epochs between two attacks; the last epoch is always attacked.
+        select: logged quantity whose largest value names the epoch that is kept, or "last".
+    """
+
+    norm: str = "linf"
+    epsilon: float = 0.1
+    steps: int = 10
+    images: int = 500
+    every: int = 1
+    select: str = "val_robust_accuracy"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """`[[evaluation]]`: one attack run on the test images once training is over.
+
+    Attributes:
+        norm: norm of the perturbation.
+        epsilons: its lengths.
+        images: the first so many test images; 0 for all.
+        seed: of the attacks.
+        attacks: tables of attacks in the norm; none for those of `kp.evaluate`.
+    """
+
+    norm: str
+    epsilons: tuple[float, ...]
+    images: int = 1000
+    seed: int = 0
+    attacks: tuple[Part, ...] = ()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is made and measured; `load` reads one from a file.
+
+    Attributes:
+        title: one line.
+        data: see `Data`.
+        model: architecture, or `from` with the name of a published model to start from.
+        objective: terms of the objective, which are added up.
+        optimizer: an optimizer of Keras or of this library, without its learning rate.
+        schedule: the learning rate, see `schedules`.
+        training: see `Training`.
+        validation: see `Validation`.
+        evaluation: see `Evaluation`.
+        name: under which the model is published, such as "mnist/linf-0.3/small_cnn".
+        description, licence, caveats: for the model's card.
+        search: dotted key of this recipe -> its search space, see `keras_pde.tuner`.
+        values: the tables as they were read.
+    """
+
+    title: str
+    data: Data
+    model: Part
+    training: Training
+    objective: tuple[Part, ...] = (Part("plain"),)
+    optimizer: Part = Part("sgd", {"momentum": 0.9})
+    schedule: Part = Part("one_cycle", {"peak": 0.1})
+    validation: Validation = Validation()
+    evaluation: tuple[Evaluation, ...] = ()
+    name: str = ""
+    description: str = ""
+    licence: str = "Apache-2.0"
+    caveats: tuple[str, ...] = ()
+    search: dict[str, Any] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> "Recipe":
+        """The recipe of nested tables.
+
+        Raises:
+            ValueError: an unknown or missing key, a value of the wrong type or range.
+        """
+        readable = {key: value for key, value in values.items() if key != "values"}
+        recipe = _section(cls, readable, "the recipe")
+        recipe = dataclasses.replace(recipe, values=values)
+        _check_ranges(recipe)
+        return recipe
+
+    def replaced(self, changes: dict[str, Any]) -> "Recipe":
+        """This recipe with other values at dotted keys, such as `{"training.epochs": 2}`.
+
+        A number names an entry of a list of tables: `"objective.0.epsilon"`.
+
+        Raises:
+            ValueError: there is no such table, or the result is not a recipe.
+        """
+        values = _copied(self.values)
+        for key, value in changes.items():
+            *tables, last = key.split(".")
+            table = values
+            for name in tables:
+                table = _entered(table, name, key)
+            if isinstance(table, list):
+                table[_index(table, last, key)] = value
+            else:
+                table[last] = value
+        return Recipe.of(values)
+
+    def to_toml(self) -> str:
+        """The recipe as a TOML file."""
+        return tomli_w.dumps(self.values)
+
+
+def load(path) -> Recipe:
+    """The recipe of a TOML file.
+
+    With `extends = "other.toml"` (a path beside the file) it states only what differs.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not TOML, or not a recipe.
+
+    Example:
+
+    >>> recipe = keras_pde.recipes.load("zoo/recipes/mnist-linf.toml")
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"Received the recipe {str(path)!r}, which is no file; expected a TOML file such as "
+            "those in zoo/recipes."
+        )
+    try:
+        return Recipe.of(_tables(path))
+    except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError are such
+        raise ValueError(f"In {path}: {error}") from error
+
+
+def _tables(path, below=()):
+    """The tables of a file, laid over those of the recipe that it `extends`."""
+    if path.resolve() in below:
+        raise ValueError(f"Received extends = {path.name!r}, which extends this recipe in turn.")
+    values = tomllib.loads(path.read_text(encoding="utf-8"))
+    base = values.pop("extends", None)
+    if base is None:
+        return values
+    base = path.parent / base
+    if not base.is_file():
+        raise ValueError(f"Received extends = {str(base)!r}, which is no file.")
+    return _laid_over(_tables(base, (*below, path.resolve())), values)
+
+
+def _laid_over(base, values):
+    """Tables merge key by key; a component of another name brings its own arguments only."""
+    merged = dict(base)
+    for key, value in values.items():
+        old = base.get(key)
+        both = isinstance(old, dict) and isinstance(value, dict)
+        renamed = both and old.get("name") != value.get("name", old.get("name")) and key != "data"
+        merged[key] = _laid_over(old, value) if both and not renamed else value
+    return merged
+
+
+def parse_value(text: str) -> Any:
+    """A value as TOML writes it; what is none is taken as a string."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _section(cls, values, where):
+    """The dataclass of a table, each value checked against the field's type."""
+    if not isinstance(values, dict):
+        raise ValueError(f"Received {values!r} as {where}; expected a table.")
+    if cls is Part:
+        return _part(values, where)
+    hints = typing.get_type_hints(cls)
+    known = [f.name for f in fields(cls) if f.name != "values"]
+    for key in values:
+        if key not in known:
+            raise unknown_name(f"key of {where}", key, known)
+    needed = [f.name for f in fields(cls) if _is_required(f)]
+    missing = [name for name in needed if name not in values]
+    if missing:
+        raise ValueError(f"Received {where} without {missing}; expected at least {needed}.")
+    return cls(**{key: _value(hints[key], value, where, key) for key, value in values.items()})
+
+
+def _is_required(item):
+    missing = dataclasses.MISSING
+    return item.default is missing and item.default_factory is missing
+
+
+def _part(values, where):
+    arguments = {key: number(value) for key, value in values.items() if key != "name"}
+    name = values.get("name", "" if "from" in arguments else None)
+    if not isinstance(name, str):
+        raise ValueError(f'Received {where} without a name; expected name = "...".')
+    return Part(name, arguments)
+
+
+def number(value):
+    """A fraction in quotes, such as "8/255", as a float; anything else as it is."""
+    if isinstance(value, str) and value.replace("/", "", 1).isdigit() and "/" in value:
+        return float(Fraction(value))
+    if isinstance(value, list):
+        return [number(item) for item in value]
+    return value
+
+
+def _value(hint, value, where, key):
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    what = f"[{key}]" if where == "the recipe" else f"{key} in {where}"
+    if origin is tuple:
+        # One table may stand for a list of one.
+        items = value if isinstance(value, list) else [value]
+        return tuple(_value(arguments[0], item, where, key) for item in items)
+    if dataclasses.is_dataclass(hint):
+        return _section(hint, value, what)
+    value = number(value)
+    kinds = arguments if origin is types.UnionType else (origin or hint,)
+    if any(_is(value, kind) for kind in kinds):
+        return float(value) if kinds == (float,) else value
+    expected = " or ".join(kind.__name__ for kind in kinds)
+    raise ValueError(f"Received {key} = {value!r} in {where}; expected {expected}.")
+
+
+def _is(value, kind):
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)
+
+
+def _check_ranges(recipe):
+    training, data = recipe.training, recipe.data
+    validation = recipe.validation
+    wanted = [
+        ("training.epochs", training.epochs, training.epochs >= 1, "at least 1"),
+        ("training.batch_size", training.batch_size, training.batch_size >= 1, "at least 1"),
+        (
+            "training.label_smoothing",
+            training.label_smoothing,
+            0 <= training.label_smoothing < 1,
+            "a share in [0, 1)",
+        ),
+        ("training.average", training.average, 0 <= training.average < 1, "a decay in [0, 1)"),
+        (
+            "training.decay",
+            training.decay,
+            training.decay in ("kernels", "all"),
+            '"kernels" or "all"',
+        ),
+        ("data.limit", data.limit, data.limit >= 0, "at least 0"),
+        ("data.crop", data.crop, data.crop >= 0, "at least 0"),
+        ("data.cutout", data.cutout, data.cutout >= 0, "at least 0"),
+        ("validation.epsilon", validation.epsilon, validation.epsilon > 0, "a positive length"),
+        ("validation.steps", validation.steps, validation.steps >= 1, "at least 1"),
+        ("validation.images", validation.images, validation.images >= 1, "at least 1"),
+        ("validation.every", validation.every, validation.every >= 1, "at least 1"),
+    ]
+    for key, value, valid, expected in wanted:
+        if not valid:
+            raise ValueError(f"Received {key} = {value!r}; expected {expected}.")
+
+
+def _copied(values):
+    if isinstance(values, dict):
+        return {key: _copied(value) for key, value in values.items()}
+    return [_copied(value) for value in values] if isinstance(values, list) else values
+
+
+def _entered(table, name, key):
+    if isinstance(table, list):
+        return table[_index(table, name, key)]
+    entry = table.setdefault(name, {})
+    if not isinstance(entry, (dict, list)):
+        raise ValueError(f"Received the key {key!r}; expected one of a table, {name!r} is a value.")
+    return entry
+
+
+def _index(table, name, key):
+    if not name.isdigit() or int(name) >= len(table):
+        raise ValueError(
+            f"Received the key {key!r}; expected a number from 0 to {len(table) - 1} for an entry "
+            f"of the list, not {name!r}."
+        )
+    return int(name)

@@ -1,0 +1,159 @@
+"""The folder of a training: what it holds, and how it survives kills, full disks and rivals."""
+
+import contextlib
+import io
+import json
+import os
+import uuid
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from keras_pde.recipes.recipe import Recipe, load
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+RECIPE, CHECKPOINT, BEST, RUN = "recipe.toml", "checkpoint.npz", "best.npz", "run.json"
+
+
+class RunFolder:
+    """The files of one training; each is replaced as a whole, so that none is ever half-written.
+
+    recipe.toml      the recipe as it runs
+    run.json         commit, versions, hardware, seed, state, one row an epoch
+    checkpoint.npz   everything that the next epoch depends on
+    best.npz         the weights of the epoch that is kept
+    curves.png       loss and accuracies over epochs
+    tensorboard/     the same for TensorBoard
+    model/           the finished model, as `save_model` writes it
+    report_*.json    what `kp.evaluate` found
+    """
+
+    def __init__(self, path):
+        self.path = Path(path).resolve()
+
+    def __truediv__(self, name):
+        return self.path / name
+
+    @contextlib.contextmanager
+    def locked(self):
+        """Within it no other process trains into this folder.
+
+        Raises:
+            ValueError: another one does.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with open(self / ".lock", "w") as lock:
+            if fcntl is not None:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError as error:
+                    raise ValueError(
+                        f"Received the run folder {self.path}, into which another process is "
+                        "training; expected another one: pass --out."
+                    ) from error
+            yield
+
+    def start(self, recipe: Recipe, resume: bool) -> None:
+        """Claims the folder for a recipe, or checks that it is this recipe's.
+
+        Raises:
+            ValueError: there is a training in it already, or, to resume, none, or another one.
+        """
+        there = (self / RECIPE).exists()
+        if there and not resume:
+            raise ValueError(
+                f"Received the run folder {self.path}, which holds a training; expected an empty "
+                "one, or --resume to go on with it."
+            )
+        if there:
+            self._check_same(recipe)
+            return
+        if resume:
+            raise ValueError(
+                f"Received --resume for the run folder {self.path}, which holds no training; "
+                "expected one that was started there (without --resume)."
+            )
+        self.write(RECIPE, recipe.to_toml().encode())
+
+    def _check_same(self, recipe):
+        ours, theirs = _flat(recipe.values), _flat(load(self / RECIPE).values)
+        differing = [k for k in sorted(ours.keys() | theirs.keys()) if ours.get(k) != theirs.get(k)]
+        if differing:
+            changes = ", ".join(f"{k}: {theirs.get(k)!r} -> {ours.get(k)!r}" for k in differing)
+            raise ValueError(
+                f"Received a recipe that differs from the one in {self.path} ({changes}); a "
+                "resumed training goes on unchanged. Pass another --out for a new one."
+            )
+
+    def write(self, name, data: bytes) -> None:
+        """Replaces a file at once.
+
+        Raises:
+            OSError: the disk is full or read-only; the old file stands.
+        """
+        temporary = self / f".{name}.{uuid.uuid4().hex}"
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, self / name)
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"{self / name} cannot be written ({error.strerror}); what stood there before is "
+                "unchanged. Make room, then go on with --resume",
+            ) from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def write_json(self, name, values) -> None:
+        """Replaces a JSON file."""
+        self.write(name, (json.dumps(values, indent=1) + "\n").encode())
+
+    def read_json(self, name):
+        """The values of a JSON file."""
+        return json.loads((self / name).read_text(encoding="utf-8"))
+
+    def write_arrays(self, name, arrays, **facts) -> None:
+        """Replaces a file of arrays, with facts that belong to them."""
+        buffer = io.BytesIO()
+        named = {f"v{i}": array for i, array in enumerate(arrays)}
+        np.savez(buffer, facts=np.array(json.dumps(facts)), **named)
+        self.write(name, buffer.getvalue())
+
+    def read_arrays(self, name):
+        """`(arrays, facts)` of `write_arrays`.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        try:
+            with np.load(self / name, allow_pickle=False) as archive:
+                facts = json.loads(str(archive["facts"]))
+                return [archive[f"v{i}"] for i in range(len(archive.files) - 1)], facts
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                f"Received {self / name}, which is damaged ({error}); delete it to train from the "
+                "start, or bring back a copy."
+            ) from error
+
+
+def _flat(values, prefix=""):
+    """Nested tables as dotted keys."""
+    if isinstance(values, dict):
+        items = values.items()
+    elif isinstance(values, list) and any(isinstance(v, dict) for v in values):
+        items = enumerate(values)
+    else:
+        return {prefix: values}
+    return {
+        k: v
+        for key, value in items
+        for k, v in _flat(value, f"{prefix}.{key}" if prefix else str(key)).items()
+    }

@@ -1,0 +1,94 @@
+"""Learning rates over a training, by name; times are shares of the training, so that a recipe keeps
+its shape when it is shortened."""
+
+import inspect
+import itertools
+
+import keras
+
+from keras_pde.registry import unknown_name
+
+
+def constant(rate):
+    """The same rate throughout."""
+    return lambda steps: rate
+
+
+def step(rate, factors, at):
+    """`rate`, multiplied by `factors[i]` from the share `at[i]` of the training on.
+
+    Factors are of the initial rate: `factors = [0.2, 0.04], at = [0.3, 0.6]`.
+    """
+    if len(factors) != len(at) or not all(0 < a < 1 for a in at) or list(at) != sorted(set(at)):
+        raise ValueError(
+            f"Received factors={factors} and at={at}; expected as many of each, and shares of the "
+            "training that increase between 0 and 1."
+        )
+    rates = [rate, *(rate * factor for factor in factors)]
+
+    def build(steps):
+        # The boundary is the last step of the former rate.
+        boundaries = [max(0, round(share * steps) - 1) for share in at]
+        if any(a >= b for a, b in itertools.pairwise(boundaries)):
+            return rate  # too short a training to have steps
+        return keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, rates)
+
+    return build
+
+
+def one_cycle(peak, warm_up=0.3, start=None, end=0.0):
+    """Linear from `start` (default a tenth of the peak) to `peak`, then a half cosine to `end`."""
+    if not (peak > 0 and 0 <= warm_up < 1 and 0 <= end <= peak):
+        raise ValueError(
+            f"Received peak={peak}, warm_up={warm_up}, end={end}; expected a positive rate, a "
+            "share in [0, 1), and an end from 0 to the peak."
+        )
+    start = peak / 10 if start is None else start
+
+    def build(steps):
+        rise = round(warm_up * steps)
+        return keras.optimizers.schedules.CosineDecay(
+            start if rise else peak,
+            max(1, steps - rise),
+            alpha=end / peak,
+            warmup_target=peak if rise else None,
+            warmup_steps=rise,
+        )
+
+    return build
+
+
+def cosine(peak, end=0.0):
+    """A half cosine from `peak` to `end`."""
+    return one_cycle(peak, warm_up=0.0, end=end)
+
+
+SCHEDULES = {f.__name__: f for f in (constant, step, one_cycle, cosine)}
+
+
+def create(name, arguments, steps):
+    """The learning rate of a training of so many steps: a number or a Keras schedule.
+
+    Raises:
+        ValueError: the name or an argument is unknown or out of range.
+    """
+    if name not in SCHEDULES:
+        raise unknown_name("schedule", name, SCHEDULES)
+    return call(SCHEDULES[name], arguments, f"schedule {name!r}")(steps)
+
+
+def call(function, arguments, what):
+    """`function(**arguments)`; unknown and missing arguments are named, with the nearest."""
+    parameters = inspect.signature(function).parameters
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    for name in arguments:
+        if name not in parameters and not open_ended:
+            raise unknown_name(f"argument of {what}", name, parameters)
+    missing = [
+        name
+        for name, p in parameters.items()
+        if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD and name not in arguments
+    ]
+    if missing:
+        raise ValueError(f"Received {what} without {missing}; expected at least these.")
+    return function(**arguments)

@@ -1,0 +1,69 @@
+import keras
+
+from keras_pde.attacks import PGD, Attack, Target
+
+
+class RobustValidation(keras.callbacks.Callback):
+    """Attacks held-out images after each epoch and logs `val_robust_accuracy`.
+
+    That number is what checkpoints, early stopping and Keras Tuner should go by: in adversarial
+    training it peaks long before the clean accuracy does (robust overfitting: Rice, Wong and
+    Kolter, 2020, arXiv 2002.11569), and single-step training can lose all of it within an epoch.
+    Put it before the callbacks that read it. Under `kp.RobustModel` the model to keep is attacked,
+    the averaged one if weights are averaged.
+
+    Args:
+        x: images `(n, ...)` that no training step sees, in the attack's bounds.
+        y: integer labels `(n,)`.
+        attack: an attack of `kp.attacks` with an epsilon; default `PGD("linf", 8 / 255, steps=10)`.
+        every: epochs between two attacks. The last epoch is always attacked; on others the log has
+            the last value.
+        batch_size: images attacked at a time.
+        name: of the logged number.
+
+    Raises:
+        ValueError: `attack` is not one, or `every` is less than 1.
+
+    Example:
+
+    >>> attack = kp.attacks.PGD("linf", epsilon=0.1, steps=10)
+    >>> robust = kp.callbacks.RobustValidation(x_held_out, y_held_out, attack)
+    >>> best = keras.callbacks.ModelCheckpoint(
+    ...     "best.weights.h5", "val_robust_accuracy", mode="max", save_best_only=True,
+    ...     save_weights_only=True)
+    >>> model.fit(x, y, epochs=20, callbacks=[robust, best])
+    """
+
+    def __init__(self, x, y, attack=None, every=1, batch_size=128, name="val_robust_accuracy"):
+        super().__init__()
+        attack = PGD("linf", epsilon=8 / 255, steps=10) if attack is None else attack
+        if not isinstance(attack, Attack):
+            raise ValueError(
+                f"Received attack={attack!r}; expected an attack of `keras_pde.attacks`, such as "
+                "PGD('linf', epsilon=0.1, steps=10)."
+            )
+        if every < 1:
+            raise ValueError(f"Received every={every!r}; expected at least 1.")
+        self.x, self.y, self.attack = x, y, attack
+        self.every, self.batch_size, self.name = every, batch_size, name
+        self.last = None
+        self._target = None
+
+    def __deepcopy__(self, memo):
+        # Keras Tuner copies callbacks for each trial; compiled attacks belong to one model.
+        return RobustValidation(self.x, self.y, self.attack, self.every, self.batch_size, self.name)
+
+    def on_epoch_end(self, epoch, logs=None):
+        last = epoch + 1 == self.params.get("epochs") or self.model.stop_training
+        if last or self.last is None or (epoch + 1) % self.every == 0:
+            self.last = self.measure()
+        if logs is not None:
+            logs[self.name] = self.last
+
+    def measure(self) -> float:
+        """Share of the images that are classified correctly and stay so under the attack."""
+        model = getattr(self.model, "result", self.model)
+        if self._target is None or self._target.model is not model:
+            self._target = Target(model, self.x)
+        result = self.attack(self._target, self.x, self.y, batch_size=self.batch_size)
+        return float(result.robust_accuracy)
