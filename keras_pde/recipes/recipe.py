@@ -272,7 +272,9 @@ def _part(values, where):
 
 
 def number(value):
-    """A fraction in quotes, such as "8/255", as a float; anything else as it is."""
+    """A fraction in quotes, such as "8/255", as a float, and "none" as None (TOML has neither)."""
+    if value == "none":
+        return None
     if isinstance(value, str) and value.replace("/", "", 1).isdigit() and "/" in value:
         return float(Fraction(value))
     if isinstance(value, list):
