@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_pde import data
 
-TARGET = Path(data.__file__).parent / "samples" / "fashion_mnist.npz"
+TARGET = data.available()[data.SAMPLE]
 
 
 def main():

@@ -55,7 +55,7 @@ def test_sample():
 
 
 def test_sample_file():
-    file = data._SAMPLE_FILE
+    file = data.available()[data.SAMPLE]
     assert sum(f.stat().st_size for f in file.parent.iterdir()) < 3_000_000
     with np.load(file) as archive:
         digest = hashlib.sha256(b"".join(archive[key].tobytes() for key in data.KEYS))
@@ -186,7 +186,7 @@ def test_newest_version_is_found_by_number(no_data, tmp_path):
         (tmp_path / "mnist" / version).mkdir(parents=True)
         (tmp_path / "mnist" / version / "dataset_info.json").write_text("{}")
     (tmp_path / "mnist" / "4.0.0").mkdir()  # a preparation that failed
-    assert data._find("mnist", tmp_path, False) == tmp_path / "mnist" / "3.0.10"
+    assert data.available(tmp_path)["mnist"] == tmp_path / "mnist" / "3.0.10"
 
 
 def test_missing_package_gives_the_install_line(no_data, monkeypatch, tmp_path):

@@ -4,9 +4,9 @@ import argparse
 import sys
 
 from keras_pde import __version__
-from keras_pde.cli import evaluate, quickstart, show, train
+from keras_pde.cli import data, evaluate, quickstart, show, train
 
-COMMANDS = (quickstart, train, evaluate, show)
+COMMANDS = (quickstart, train, evaluate, show, data)
 
 
 def main(argv=None) -> int:

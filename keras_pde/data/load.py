@@ -1,0 +1,138 @@
+"""Data sets by name or path: the embedded sample, `.npz` files, TensorFlow Datasets."""
+
+import os
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from keras_pde.data import tfds
+from keras_pde.data.dataset import KEYS, Dataset, balanced_order, checked
+from keras_pde.registry import unknown_name
+
+SAMPLE = "fashion_mnist_sample"
+NAMES = (SAMPLE, "mnist", "fashion_mnist", "cifar10")
+SAMPLE_FILE = Path(__file__).parents[1] / "samples" / "fashion_mnist.npz"
+
+
+def load(name_or_path, limit=None, data_dir=None, download=False, seed=0) -> Dataset:
+    """The data set of that name, or the one stored at that path.
+
+    Args:
+        name_or_path: one of `NAMES`; a `.npz` file with the arrays x_train, y_train, x_test, y_test
+            and, optionally, class_names; or a folder of TensorFlow Datasets. Images are uint8, or
+            floats in [0, 1]; labels are integers or one-hot.
+        limit: at most so many training examples, evenly from all classes; None for all. A
+            smaller limit takes a subset of a larger one.
+        data_dir: folder where a named set is looked for first; then come the environment variable
+            `TFDS_DATA_DIR` and `~/tensorflow_datasets`. In each, `NAME.npz` precedes what
+            TensorFlow Datasets prepared, since every backend can read it.
+        download: whether a set that is in none of these may be downloaded, to the first of them.
+        seed: integer; which examples `limit` takes.
+
+    Raises:
+        ValueError: the name is unknown, or the stored data are not what they should be.
+        FileNotFoundError: the data are absent; the message lists the ways to get them.
+        ImportError: reading them needs tensorflow-datasets, which is not installed.
+
+    Example:
+
+    >>> data = keras_pde.data.load("fashion_mnist_sample", limit=1000)
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"Received limit={limit!r}; expected None or a positive integer.")
+    dataset = _load(name_or_path, data_dir, download)
+    if limit is None:
+        return dataset
+    kept = balanced_order(dataset.y_train, seed)[:limit]
+    return replace(dataset, x_train=dataset.x_train[kept], y_train=dataset.y_train[kept])
+
+
+def available(data_dir=None) -> dict[str, Path | None]:
+    """Where `load` finds each named set on this machine: name -> path, None for an absent one.
+
+    Args:
+        data_dir: as in `load`.
+
+    Example:
+
+    >>> keras_pde.data.available()["fashion_mnist_sample"].name
+    'fashion_mnist.npz'
+    """
+    return {name: _find(name, data_dir) for name in NAMES}
+
+
+def _load(name_or_path, data_dir, download):
+    if name_or_path in NAMES:
+        path = _find(name_or_path, data_dir) or _download(name_or_path, data_dir, download)
+        return (_from_npz if path.is_file() else tfds.read)(path, name_or_path)
+    path = Path(name_or_path).expanduser()
+    if path.suffix == ".npz":
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"Received the path {str(name_or_path)!r}, which is no file (looked at "
+                f"{path.absolute()}); expected a .npz with the arrays {', '.join(KEYS)}."
+            )
+        return _from_npz(path, path.stem)
+    if path.is_dir():
+        folder = tfds.newest_version(path)
+        if folder is None:
+            raise FileNotFoundError(
+                f"Received the folder {str(name_or_path)!r}; expected one that TensorFlow Datasets "
+                "prepared, with a dataset_info.json in it or in a version folder such as 3.0.1."
+            )
+        return tfds.read(folder, path.name if folder != path else path.absolute().parent.name)
+    error = unknown_name("data set", name_or_path, NAMES)
+    raise ValueError(f"{error} It is no .npz file and no existing folder either.")
+
+
+def _from_npz(path, name):
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in (*KEYS, "class_names") if key in archive}
+            found = archive.files
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"Received {path}, which cannot be read ({error}); expected an archive of plain "
+            "arrays: write it with numpy.savez_compressed."
+        ) from error
+    missing = [key for key in KEYS if key not in arrays]
+    if missing:
+        raise ValueError(
+            f"Received {path} with the arrays {found}, without {missing}; expected all of "
+            f"{', '.join(KEYS)}."
+        )
+    class_names = arrays.pop("class_names", None)
+    return checked(name, class_names, **arrays)
+
+
+def _roots(data_dir):
+    roots = (data_dir, os.environ.get("TFDS_DATA_DIR"), "~/tensorflow_datasets")
+    return [Path(root).expanduser() for root in roots if root]
+
+
+def _find(name, data_dir):
+    """The `.npz` file or the folder of a named set, None if it is absent."""
+    if name == SAMPLE:
+        return SAMPLE_FILE
+    for root in _roots(data_dir):
+        file = root / f"{name}.npz"
+        # tensorflow_datasets retries the network for minutes before it says that a set is absent.
+        if found := file if file.is_file() else tfds.newest_version(root / name):
+            return found
+    return None
+
+
+def _download(name, data_dir, allowed):
+    roots = _roots(data_dir)
+    if allowed:
+        return tfds.download(name, roots[0])
+    looked = ", ".join(f"{root / name}[.npz]" for root in roots)
+    raise FileNotFoundError(
+        f"Received the data set {name!r}, which is not on this machine: looked for {looked}. "
+        f"Ways to get it: download=True or --download (needs {tfds.INSTALL}); point data_dir or "
+        "TFDS_DATA_DIR to the folder where TensorFlow Datasets prepared it, or to one with "
+        f"{name}.npz (keras-pde data pack and unpack bring it from another machine); pass the path "
+        f"of a .npz with {', '.join(KEYS)}; or use {SAMPLE!r}, which is always there."
+    )
