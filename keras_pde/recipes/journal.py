@@ -19,6 +19,8 @@ class Journal(keras.callbacks.Callback):
         progress: function of (text, finished, total), or `None`.
     """
 
+    async_safe = True  # what it does after a batch may happen while the next one runs
+
     def __init__(self, folder, robust, facts, select, max_minutes, say, progress):
         super().__init__()
         self.folder, self.robust, self.facts, self.select = folder, robust, facts, select
@@ -27,8 +29,6 @@ class Journal(keras.callbacks.Callback):
         self.history: list[dict] = []
         self.best = None
         self._board = None
-        if progress is not None:  # Keras hands over the logs of each batch to those who define it
-            self.on_train_batch_end = self._tick
 
     # The state
 
@@ -61,9 +61,10 @@ class Journal(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch, self._began = epoch, time.monotonic()
 
-    def _tick(self, batch, logs=None):
-        epochs, steps = self.params["epochs"], self.params["steps"]
-        self.progress(f"epoch {self._epoch + 1}/{epochs}", batch + 1, steps)
+    def on_train_batch_end(self, batch, logs=None):
+        if self.progress is not None:
+            epochs, steps = self.params["epochs"], self.params["steps"]
+            self.progress(f"epoch {self._epoch + 1}/{epochs}", batch + 1, steps)
 
     def on_epoch_end(self, epoch, logs=None):
         seconds = time.monotonic() - self._began
