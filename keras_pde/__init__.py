@@ -2,7 +2,7 @@
 
 from keras_pde import attacks, data, layers, models, recipes
 from keras_pde.evaluation import Report, evaluate
-from keras_pde.hub import load_model, save_model
+from keras_pde.hub import list_models, load_model, save_model
 from keras_pde.training import RobustModel, callbacks, objectives
 
 __version__ = "0.1.0"
@@ -15,6 +15,7 @@ __all__ = [
     "data",
     "evaluate",
     "layers",
+    "list_models",
     "load_model",
     "models",
     "objectives",

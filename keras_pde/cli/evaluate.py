@@ -5,7 +5,10 @@ import keras
 from keras_pde import data as datasets
 from keras_pde.cli._common import add_data, command, positive, progress_bar, radius, say
 from keras_pde.evaluation import evaluate
+from keras_pde.evaluation.report import columns, percent
 from keras_pde.hub import load_card, load_model
+from keras_pde.hub.board import radius as radius_text
+from keras_pde.measure import agree, measure_again
 
 
 def add(commands, debug):
@@ -14,52 +17,55 @@ def add(commands, debug):
         debug,
         "evaluate",
         _evaluate,
-        "attack a saved model and print how robust it is",
-        "Attacks a model folder (as written by save_model or quickstart) on test images.",
+        "attack a pretrained or saved model and print how robust it is",
+        "Attacks a model on test images. Without --norm, --epsilons, --limit and --seed, a model "
+        "whose card states measurements is measured again in the same way, and the exit code is 1 "
+        "if a number leaves the published interval.",
     )
-    parser.add_argument("model", help="folder of the model, or a .keras file (with --data)")
-    add_data(parser, None)
     parser.add_argument(
-        "--norm", default="linf", choices=("l1", "l2", "linf"), help="default: linf"
+        "model", help="name of a published model, folder, or .keras file (with --data)"
     )
+    add_data(parser, None)
+    parser.add_argument("--norm", choices=("l1", "l2", "linf"), help="default: linf")
     parser.add_argument(
         "--epsilons",
         type=radius,
         nargs="+",
-        default=[],
         metavar="E",
         help="radii at which to give the robust accuracy, images in [0, 1]; 8/255 is understood",
     )
-    parser.add_argument(
-        "--limit", type=positive, default=500, metavar="N", help="test images (default: 500)"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="of random starts (default: %(default)s)"
-    )
+    parser.add_argument("--limit", type=positive, metavar="N", help="test images (default: 500)")
+    parser.add_argument("--seed", type=int, help="of random starts (default: 0)")
     parser.add_argument("--json", metavar="FILE", help="write the report")
     parser.add_argument("--plot", metavar="FILE", help="write the error curve, e.g. curve.png")
 
 
 def _evaluate(arguments):
-    model, title, trained_on = _load(arguments.model)
-    name = arguments.data or trained_on
-    if name is None:
-        raise ValueError("A .keras file does not say what it was trained on; pass --data.")
-    dataset = datasets.load(name, data_dir=arguments.data_dir, download=arguments.download)
-    x, y = dataset.x_test[: arguments.limit], dataset.y_test[: arguments.limit]
-    for path in filter(None, (arguments.json, arguments.plot)):
+    files = list(filter(None, (arguments.json, arguments.plot)))
+    for path in files:
         if Path(path).exists():
             raise ValueError(f"The file {path} exists; pass another name.")
         Path(path).resolve().parent.mkdir(parents=True, exist_ok=True)
+    model, card = _load(arguments.model)
+    name = arguments.data or (card and card.dataset)
+    if name is None:
+        raise ValueError("A .keras file does not say what it was trained on; pass --data.")
+    dataset = datasets.load(name, data_dir=arguments.data_dir, download=arguments.download)
+    chosen = (arguments.norm, arguments.epsilons, arguments.limit, arguments.seed)
+    if card and card.measurements and not files and chosen == (None,) * 4:
+        _measure_again(card, model, dataset)
+        return
+    count = arguments.limit or 500
+    title = card.title if card else Path(arguments.model).name
     with progress_bar() as progress:
         report = evaluate(
             model,
-            x,
-            y,
-            norm=arguments.norm,
-            epsilons=arguments.epsilons,
+            dataset.x_test[:count],
+            dataset.y_test[:count],
+            norm=arguments.norm or "linf",
+            epsilons=arguments.epsilons or [],
             name=f"{title}, tested on {dataset.name}",
-            seed=arguments.seed,
+            seed=arguments.seed or 0,
             progress=progress,
         )
     say(report.table())
@@ -70,9 +76,32 @@ def _evaluate(arguments):
 
 
 def _load(path):
-    """The model, its title, and the data set it was trained on, if that is known."""
+    """The model, and its card, which a .keras file has not."""
     if Path(path).is_file():
         model = keras.saving.load_model(path, compile=False)
-        return getattr(model, "model", model), Path(path).name, None
-    card = load_card(path)
-    return load_model(path), card.title, card.dataset
+        return getattr(model, "model", model), None
+    return load_model(path), load_card(path)
+
+
+def _measure_again(card, model, dataset):
+    with progress_bar() as progress:
+        pairs = measure_again(card, model, dataset.x_test, dataset.y_test, progress)
+    if not pairs:
+        raise ValueError("The card's numbers are all certified; attacks cannot repeat them.")
+    rows = [("threat", "images", "", "clean", "robust", "95 % interval", "")]
+    for published, measured in pairs:
+        verdict = "agrees" if agree(published, measured) else "DIFFERS"
+        for row, source, result in ((published, "published", ""), (measured, "measured", verdict)):
+            low, high = row.robust_interval
+            interval = f"{percent(low)} - {percent(high)}"
+            threat = (f"{row.norm} {radius_text(row.epsilon)}", str(row.images))
+            shares = (percent(row.clean_accuracy), percent(row.robust_accuracy))
+            rows.append((*threat, source, *shares, interval, result))
+    lines = (line.rstrip() for line in columns(rows))
+    say(f"{card.name or card.title}\n\n" + "\n".join(lines))
+    differing = sum(not agree(*pair) for pair in pairs)
+    if differing:
+        raise ValueError(
+            f"{differing} of {len(pairs)} rows lie outside the published intervals: another model, "
+            "or another version of an attack."
+        )

@@ -89,37 +89,21 @@ def save_model(
         card = Card.from_user(card)
     card = Card.from_json(card.to_json())  # what a reader will get, lists for nested tuples
     folder = Path(folder).resolve()
-    _check_free(folder, overwrite)
+    check_free(folder, overwrite)
     staging = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
-    old = staging.with_name(staging.name + ".old")
     try:
         staging.mkdir(parents=True)
         card = _write(model, staging, card, weights)
         for path in (*staging.iterdir(), staging):
             flush(path)
-        _exchange(staging, folder, old, overwrite)
-        flush(folder.parent)
+        exchange(staging, folder, overwrite)
         return card
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-        if folder.exists():
-            shutil.rmtree(old, ignore_errors=True)
 
 
-def load_card(folder: str | Path) -> Card:
-    """The card of a saved model, without loading the model.
-
-    Example:
-
-        print(load_card("saved/mlp").measurements)
-
-    Args:
-        folder: a folder that `save_model` wrote.
-
-    Raises:
-        ValueError: there is no card, or it is not a valid one.
-    """
-    folder = Path(folder)
+def read_card(folder: Path) -> Card:
+    """The card in a folder that `save_model` wrote."""
     if folder.is_file():
         raise ValueError(
             f"Received {folder}, which is a file; expected the folder that `save_model` wrote. A "
@@ -132,7 +116,7 @@ def load_card(folder: str | Path) -> Card:
 
 def load_folder(folder: Path) -> keras.Model:
     """The model of a folder, checked against the card in it."""
-    return load_files(load_card(folder), lambda name: Path(folder, name))
+    return load_files(read_card(folder), folder.joinpath)
 
 
 def load_files(card: Card, locate: Callable[[str], Path]) -> keras.Model:
@@ -144,8 +128,9 @@ def load_files(card: Card, locate: Callable[[str], Path]) -> keras.Model:
     if card.weights == "none":
         raise ValueError(
             f"Received the card of {card.name or card.title!r}, which comes without weights; "
-            "expected one with weights. Train them by the recipe that the card holds: "
-            "`keras-pde show` prints it, `keras-pde train` runs it."
+            "expected one with weights. Train them by the card's recipe: "
+            f"keras-pde show {card.name or 'FOLDER'} --recipe > recipe.toml, then "
+            "keras-pde train recipe.toml."
         )
     model = _build(card)
     if model.count_params() != card.parameters:
@@ -157,6 +142,38 @@ def load_files(card: Card, locate: Callable[[str], Path]) -> keras.Model:
     _load_weights(model, card, locate(WEIGHTS))
     _check_golden(model, card, locate(GOLDEN))
     return model
+
+
+def check_free(folder, overwrite):
+    """Refuses a folder that exists, or, to overwrite, of which something else would be lost."""
+    if not folder.exists():
+        return
+    if not overwrite:
+        raise ValueError(
+            f"Received folder {folder}, which exists; expected a new name, or overwrite=True."
+        )
+    if not folder.is_dir() or {path.name for path in folder.iterdir()} - {CARD, *FILES}:
+        raise ValueError(
+            f"Received overwrite=True for {folder}, which holds other things than a saved model; "
+            "expected a folder of which nothing else is lost."
+        )
+
+
+def exchange(staging, folder, overwrite):
+    """Renames a finished folder to its place; one that stands there comes back if that fails."""
+    old = staging.with_name(staging.name + ".old")
+    try:
+        if overwrite and folder.exists():
+            os.replace(folder, old)
+        os.replace(staging, folder)  # refuses a folder that somebody else filled meanwhile
+        flush(folder.parent)
+    except BaseException:
+        if old.exists() and not folder.exists():
+            os.replace(old, folder)
+        raise
+    finally:
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def sha256(data: bytes) -> str:
@@ -240,7 +257,7 @@ def _check_golden(model, card, path):
     error, limit = _difference(_logits(model, inputs), golden, card)
     if not error <= limit:  # so that NaN fails
         raise ValueError(
-            f"Received weights {path.parent} whose logits differ from the golden ones by "
+            f"Received weights with {path} whose logits differ from the golden ones by "
             f"{error:.3g}; expected at most {limit:.3g}. Saved with "
             f"keras {card.keras_version} and keras_pde {card.keras_pde_version}; loaded with keras "
             f"{keras.__version__}, dtype policy {keras.config.dtype_policy().name}."
@@ -335,28 +352,3 @@ def _write_files(model, staging, card, inputs, logits):
         digests={name: sha256((staging / name).read_bytes()) for name in FILES},
         sizes={name: (staging / name).stat().st_size for name in FILES},
     )
-
-
-def _check_free(folder, overwrite):
-    if not folder.exists():
-        return
-    if not overwrite:
-        raise ValueError(
-            f"Received folder {folder}, which exists; expected a new name, or overwrite=True."
-        )
-    if not folder.is_dir() or {path.name for path in folder.iterdir()} - {CARD, *FILES}:
-        raise ValueError(
-            f"Received overwrite=True for {folder}, which holds other things than a saved model; "
-            "expected a folder of which nothing else is lost."
-        )
-
-
-def _exchange(staging, folder, old, overwrite):
-    try:
-        if overwrite and folder.exists():
-            os.replace(folder, old)
-        os.replace(staging, folder)  # refuses a folder that somebody else filled meanwhile
-    except BaseException:
-        if old.exists() and not folder.exists():
-            os.replace(old, folder)
-        raise

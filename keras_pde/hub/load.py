@@ -1,15 +1,31 @@
+"""Models by name or folder."""
+
+import dataclasses
 from pathlib import Path
 
 import keras
 
-from keras_pde.hub.folder import load_folder
+from keras_pde.hub import index
+from keras_pde.hub.card import Card
+from keras_pde.hub.download import fetch
+from keras_pde.hub.folder import CARD, load_files, load_folder, read_card
+from keras_pde.registry import unknown_name
+
+# Of a clone; where the package is installed, there is no such folder.
+SAVED_MODELS = Path(__file__).parents[2] / "saved_models"
 
 
-def load_model(folder: str | Path) -> keras.Model:
-    """The model of a folder that `save_model` wrote.
+def load_model(name: str | Path) -> keras.Model:
+    """A published model by its name, or the model of a folder that `save_model` wrote.
+
+    A published model is looked for in the `saved_models` of a clone, in the cache
+    (`KERAS_PDE_CACHE`, by default within Keras' folder), then at the addresses in `KERAS_PDE_HUB`:
+    http(s):// or file:// URLs or folders, one after the other, separated by spaces or commas.
+    With `KERAS_PDE_OFFLINE=1` no network is used. What counts as the model is what the list inside
+    the package says, not what an address sends.
 
     Sizes and SHA-256 digests are checked before a file is parsed, names, shapes and types of all
-    weights before one is read, and the logits of the golden inputs at the end.
+    weights before one is read, and the logits of stored inputs at the end.
 
     Example:
 
@@ -17,12 +33,62 @@ def load_model(folder: str | Path) -> keras.Model:
         logits = model(images)  # float32 (batch, 28, 28, 1) in [0, 1]
 
     Args:
-        folder: a folder with `card.json`, `model.weights.h5` and `golden.npz`.
+        name: of a model of `list_models`, or a folder with `card.json`, `model.weights.h5` and
+            `golden.npz`. A published name comes first; a `Path` or `"./name"` is always a folder.
 
     Returns:
-        A `keras.Model`, not compiled.
+        A functional `keras.Model` with float32 weights, not compiled.
 
     Raises:
-        ValueError: a file is missing or fails a check; the message says which.
+        ValueError: there is no such name or folder, or a file fails a check; the message says
+            which.
+        FileNotFoundError: the files of a published model are nowhere; it says what was tried.
+        OSError: the cache cannot be written.
     """
-    return load_folder(Path(folder))
+    card = _published(name)
+    if card is None:
+        return load_folder(Path(name))
+    if card.weights == "none":
+        return load_files(card, Path)
+    folder = SAVED_MODELS / card.name
+    if not folder.is_dir():
+        return load_files(card, lambda file: fetch(card, file))
+    stored = read_card(folder)
+    if stored != card:
+        differing = [
+            item.name
+            for item in dataclasses.fields(Card)
+            if getattr(stored, item.name) != getattr(card, item.name)
+        ]
+        raise ValueError(
+            f"Received {folder / CARD}, which differs in {differing} from the card of "
+            f"{card.name!r} in {index.PACKAGE_INDEX}; expected the same. Bring the published file "
+            "back, or publish the model again."
+        )
+    return load_files(card, folder.joinpath)
+
+
+def load_card(name: str | Path) -> Card:
+    """The card of a published or saved model, without loading the model; no network.
+
+    Example:
+
+        print(load_card("saved/mlp").measurements)
+
+    Args:
+        name: of a model of `list_models`, or a folder that `save_model` wrote.
+
+    Raises:
+        ValueError: there is no such model, or its card is not a valid one.
+    """
+    return _published(name) or read_card(Path(name))
+
+
+def _published(name):
+    """The card of a published name; None for a folder."""
+    if not isinstance(name, str):
+        return None
+    cards = index.published()
+    if name not in cards and not Path(name).exists():
+        raise ValueError(f"{unknown_name('model', name, cards)} It is no folder either.")
+    return cards.get(name)

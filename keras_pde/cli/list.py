@@ -1,0 +1,49 @@
+import json
+
+from keras_pde import hub
+from keras_pde.cli._common import command, positive, radius, say
+from keras_pde.evaluation.report import columns, percent
+from keras_pde.hub.board import count
+from keras_pde.hub.board import radius as radius_text
+
+
+def add(commands, debug):
+    parser = command(
+        commands,
+        debug,
+        "list",
+        _list,
+        "list the pretrained models",
+        "Lists the published models that fit, one line a measurement. Robust accuracies are upper "
+        "bounds, by the attacks that `keras-pde show NAME` names.",
+    )
+    parser.add_argument("--dataset", metavar="NAME", help="trained on this data set")
+    parser.add_argument("--norm", choices=("l1", "l2", "linf"), help="measured in this norm")
+    parser.add_argument("--epsilon", type=radius, metavar="E", help="measured at it, e.g. 8/255")
+    parser.add_argument("--max-params", type=positive, metavar="N", help="at most N parameters")
+    parser.add_argument("--architecture", metavar="NAME")
+    parser.add_argument("--data-tier", metavar="TIER", help="extra data: none, synthetic or real")
+    parser.add_argument("--json", action="store_true", help="print the complete cards")
+
+
+def _list(arguments):
+    wanted = ("dataset", "norm", "epsilon", "max_params", "architecture", "data_tier")
+    cards = hub.list_models(**{name: getattr(arguments, name) for name in wanted})
+    if arguments.json:
+        say(json.dumps([json.loads(card.to_json()) for card in cards], indent=1))
+        return
+    rows = [("model", "parameters", "clean", "threat", "robust", "images", "weights")]
+    for card in cards:
+        for row in card.measurements:
+            rows.append(
+                (
+                    card.name,
+                    count(card.parameters),
+                    percent(row.clean_accuracy),
+                    f"{row.norm} {radius_text(row.epsilon)}",
+                    percent(row.robust_accuracy) + " certified" * row.certified,
+                    str(row.images),
+                    card.weights,
+                )
+            )
+    say("\n".join(columns(rows)) if cards else "No published model fits.")

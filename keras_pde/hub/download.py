@@ -1,0 +1,237 @@
+"""The files of published models: from the cache, or else from the mirrors into the cache.
+
+The cache holds files under their SHA-256. What is on its way is a `.part` with a name of its own,
+so that processes do not meet; one that was left behind is taken over by the next.
+"""
+
+import http.client
+import io
+import os
+import re
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+import uuid
+from contextlib import contextmanager
+from pathlib import Path
+
+from keras_pde.hub.folder import flush, sha256
+
+MIRRORS, CACHE, OFFLINE = "KERAS_PDE_HUB", "KERAS_PDE_CACHE", "KERAS_PDE_OFFLINE"
+TIMEOUT = 30.0  # seconds without an answer
+WAITS = (1.0, 3.0)  # seconds before another attempt
+_ABANDONED = 600  # seconds after which nobody writes to a file any more
+_CHUNK = 2**16
+_TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
+
+
+class _Failed(Exception):
+    """One attempt to get a file failed; `retry` says whether another one may succeed."""
+
+    def __init__(self, reason, retry=False):
+        super().__init__(reason)
+        self.retry = retry
+
+
+class _WrongContent(_Failed):
+    """What came is not the file."""
+
+
+def cache_folder() -> Path:
+    """Where downloaded files are kept."""
+    home = os.environ.get("KERAS_HOME", "~/.keras")
+    return Path(os.environ.get(CACHE) or Path(home, "keras_pde")).expanduser()
+
+
+def fetch(card, file: str) -> Path:
+    """A file of a published model, of the size and the SHA-256 that its card says.
+
+    Args:
+        card: of the list inside the package.
+        file: its name in the model's folder.
+
+    Raises:
+        FileNotFoundError: no place has it; the message names each, and why not.
+        OSError: the cache cannot be written.
+    """
+    digest, size = card.digests[file], card.sizes[file]
+    path = cache_folder() / digest
+    tried = [f"{path} (cache): {_cached(path, digest, size)}"]
+    if path.is_file():
+        return path
+    mirrors = [m for m in re.split(r"[\s,]+", os.environ.get(MIRRORS, "")) if m]
+    for mirror in mirrors:
+        try:
+            return _download(f"{mirror.rstrip('/')}/{card.name}/{file}", path, digest, size)
+        except _Failed as failure:
+            tried.append(f"{mirror}: {failure}")
+    hint = "" if mirrors else f" Set {MIRRORS} to the address or folder of a mirror."
+    raise FileNotFoundError(
+        f"Received the published model {card.name!r}, whose {file} ({size} bytes, SHA-256 "
+        f"{digest}) was found nowhere: {'; '.join(tried)}.{hint}"
+    )
+
+
+def _cached(path, digest, size):
+    """What is wrong with the cache's file, which is deleted if it is not what its name says."""
+    if not path.is_file():
+        return "not there"
+    if path.stat().st_size == size and sha256(path.read_bytes()) == digest:
+        return "there"
+    path.unlink(missing_ok=True)
+    return "damaged, deleted"
+
+
+def _download(address, path, digest, size):
+    with _writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = _claim(path)
+    try:
+        with _progress(address, size) as show:
+            for wait in (*WAITS, None):
+                try:
+                    _receive(address, partial, digest, size, show)
+                    break
+                except _Failed as failure:
+                    if isinstance(failure, _WrongContent):
+                        partial.write_bytes(b"")
+                    if wait is None or not failure.retry:
+                        raise
+                time.sleep(wait)
+        flush(partial)
+        os.replace(partial, path)
+        return path
+    finally:
+        if partial.exists() and partial.stat().st_size:
+            os.replace(partial, _left(path))
+        partial.unlink(missing_ok=True)
+
+
+def _receive(address, partial, digest, size, show):
+    start = partial.stat().st_size
+    if start < size:
+        with _open(address, start) as (stream, resumed), open(partial, "ab") as file:
+            if not resumed:
+                file.truncate(0)
+            _copy(stream, file, start if resumed else 0, size, show)
+    if sha256(partial.read_bytes()) != digest:
+        # A part that somebody else left may be at fault; a whole answer is as wrong the next time.
+        raise _WrongContent("SHA-256 differs from the published one", retry=start > 0)
+
+
+def _copy(stream, file, done, size, show):
+    while True:
+        with _network():
+            chunk = stream.read(_CHUNK)
+        if done == 0 and re.match(rb"\s*<(!doctype )?html", chunk, re.IGNORECASE):
+            raise _WrongContent("sends an HTML page, not the file (a page of errors or logins?)")
+        done += len(chunk)
+        if done > size:
+            raise _WrongContent(f"sends more than the file's {size} bytes")
+        if not chunk:
+            break
+        with _writing(file.name):
+            file.write(chunk)
+            file.flush()
+        show(done)
+    if done < size:
+        raise _Failed(f"ended after {done} of {size} bytes", retry=True)
+
+
+@contextmanager
+def _open(address, start):
+    """A stream, and whether it begins at byte `start` and not at 0."""
+    kind = urllib.parse.urlsplit(address).scheme
+    if kind in ("http", "https"):
+        if os.environ.get(OFFLINE, "0") not in ("", "0"):
+            raise _Failed(f"not asked, since {OFFLINE} is set")
+        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
+        with _network():
+            answer = urllib.request.urlopen(
+                urllib.request.Request(address, headers=headers), timeout=TIMEOUT
+            )
+        with answer:
+            resumed = answer.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+            yield answer, answer.status == 206 and resumed
+        return
+    if kind == "file":
+        address = urllib.request.url2pathname(urllib.parse.urlsplit(address).path)
+    elif "://" in address:
+        raise _Failed(f"is a {kind} address; expected http, https, file, or a folder")
+    with _network():
+        stream = io.FileIO(Path(address).expanduser())
+    with stream:
+        stream.seek(start)
+        yield stream, True
+
+
+@contextmanager
+def _network():
+    """What can go wrong at the other end, as reasons."""
+    try:
+        yield
+    except urllib.error.HTTPError as error:
+        with error:
+            if error.code == 416:  # not the part that we believed to have
+                raise _WrongContent("HTTP 416", retry=True) from error
+            reason = f"HTTP {error.code} {error.reason}"
+            raise _Failed(reason, retry=error.code in _TRANSIENT) from error
+    except urllib.error.URLError as error:
+        raise _Failed(str(error.reason), retry=True) from error
+    except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as error:
+        raise _Failed(error.strerror or str(error)) from error
+    except TimeoutError as error:
+        raise _Failed(f"no answer for {TIMEOUT:g} s", retry=True) from error
+    except (OSError, http.client.HTTPException) as error:
+        raise _Failed(f"{type(error).__name__} {error}".rstrip(), retry=True) from error
+    except ValueError as error:
+        raise _Failed(f"is not an address: {error}") from error
+
+
+@contextmanager
+def _writing(path):
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"The cache {path} cannot be written ({error.strerror}); make room, or let "
+            f"{CACHE} name another folder",
+        ) from error
+
+
+def _left(path):
+    return path.with_name(f"{path.name}.part")
+
+
+def _claim(path):
+    """A `.part` of our own, with what an interrupted download left."""
+    own = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
+    abandoned = time.time() - _ABANDONED
+    for part in path.parent.glob(f"{path.name}*.part"):
+        try:
+            if part == _left(path) or part.stat().st_mtime < abandoned:
+                os.replace(part, own)
+                return own
+        except FileNotFoundError:  # somebody else was faster
+            continue
+    own.touch()
+    return own
+
+
+@contextmanager
+def _progress(address, size):
+    """A bar on a terminal; nothing where output is a file."""
+    if not sys.stderr.isatty():
+        yield lambda done: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, TransferSpeedColumn(), transient=True, console=console) as bar:
+        task = bar.add_task(address.rpartition("/")[2], total=size)
+        yield lambda done: bar.update(task, completed=done)
