@@ -85,7 +85,6 @@ def test_public_names():
         "data",
         "evaluate",
         "layers",
-        "list_models",
         "load_model",
         "models",
         "objectives",
@@ -111,7 +110,13 @@ def test_public_names():
         "MinimalDistance",
         "Target",
     }
-    assert registry.names("model") == ["lenet", "mlp", "resnext34_2x32", "small_cnn"]
+    assert registry.names("model") == [
+        "lenet",
+        "mlp",
+        "preact_resnet",
+        "resnext34_2x32",
+        "small_cnn",
+    ]
     assert registry.names("attack") == ["fgsm", "minimal_distance", "pgd"]
     assert registry.names("layer") == ["tanh_logits"]
 
@@ -120,7 +125,7 @@ def _documented():
     for kind in registry.KINDS:
         for entry in registry.entries(kind):
             yield pytest.param(entry.component, id=f"{kind}-{entry.name}")
-    for name in ("RobustModel", "evaluate", "save_model", "load_model", "list_models"):
+    for name in ("RobustModel", "evaluate", "save_model", "load_model"):
         yield pytest.param(getattr(kp, name), id=name)
 
 

@@ -163,6 +163,8 @@ def test_logits_stay_float32_in_mixed_precision(entry):
         ({"name": "resnext34_2x32"}, 3_892_490),
         ({"name": "resnext34_2x32", "tanh_logits": True}, 3_892_491),
         ({"name": "resnext34_2x32", "variant": "2019"}, 3_892_298),
+        ({"name": "preact_resnet"}, 11_172_170),
+        ({"name": "preact_resnet", "width": 48}, 6_287_098),
     ],
 )
 def test_parameter_counts(arguments, count):
@@ -173,6 +175,32 @@ def test_resnext_2018_example():
     """The bank's example is the 2019 variant; the 2018 one with other branches works too."""
     model = models.resnext34_2x32((8, 8, 3), width=4, blocks=(1, 2), branches=3)
     assert np.isfinite(logits(model, images(model))).all()
+
+
+def test_preact_resnet_adds_to_the_plain_input_and_halves_between_stages():
+    model = models.preact_resnet((9, 8, 3), width=4, blocks=(2, 1, 1))
+    additions = [layer for layer in model.layers if isinstance(layer, keras.layers.Add)]
+    assert [a.output.shape for a in additions] == [
+        (None, 9, 8, 4),
+        (None, 9, 8, 4),
+        (None, 5, 4, 8),
+        (None, 3, 2, 16),
+    ]
+    for addition, shortcut in zip(additions, ("stem", "block", "1x1", "1x1"), strict=True):
+        source = addition.input[0]._keras_history.operation
+        if shortcut == "block":
+            assert source is additions[0]
+        else:
+            assert source.kernel_size == {"stem": (3, 3), "1x1": (1, 1)}[shortcut]
+            activated = isinstance(source.input._keras_history.operation, keras.layers.Activation)
+            assert activated == (shortcut == "1x1")
+
+
+@pytest.mark.parametrize("activation", ["relu", "silu", "softplus"])
+def test_preact_resnet_uses_its_activation(activation):
+    model = models.preact_resnet((8, 8, 3), width=2, blocks=(1,), activation=activation)
+    used = [x.activation for x in model.layers if isinstance(x, keras.layers.Activation)]
+    assert used == [keras.activations.get(activation)] * 3
 
 
 def test_2019_head_is_not_negative():
@@ -198,6 +226,8 @@ def test_tanh_logits_bound_the_output():
         (lambda: models.resnext34_2x32(variant="2020"), "unknown variant"),
         (lambda: models.resnext34_2x32(variant="2019", tanh_logits=True), "tanh_logits=False"),
         (lambda: models.resnext34_2x32(blocks=(5, 0, 5)), "positive integers"),
+        (lambda: models.preact_resnet(blocks=()), "positive integers"),
+        (lambda: models.preact_resnet(activation="swish"), "unknown activation"),
     ],
 )
 def test_refusals(call, message):

@@ -54,6 +54,8 @@ def test_layers_on_other_shapes(layer, shape, expected):
         ({"name": "small_cnn"}, 5_111_680),
         ({"name": "lenet"}, 416_520),
         ({"name": "mlp", "mean": [0.5], "std": [0.5], "tanh_logits": True}, 268_800),
+        ({"name": "preact_resnet"}, 555_422_720),
+        ({"name": "preact_resnet", "width": 48}, 312_758_016),
         ({"name": "resnext34_2x32"}, 797_803_776),
         ({"name": "resnext34_2x32", "variant": "2019"}, 571_311_360),
     ],

@@ -8,10 +8,19 @@ from keras_pde import registry
 from keras_pde.models.lenet import lenet
 from keras_pde.models.mlp import mlp
 from keras_pde.models.multiply_adds import multiply_adds
+from keras_pde.models.preact_resnet import preact_resnet
 from keras_pde.models.resnext34_2x32 import resnext34_2x32
 from keras_pde.models.small_cnn import small_cnn
 
-__all__ = ["create", "lenet", "mlp", "multiply_adds", "resnext34_2x32", "small_cnn"]
+__all__ = [
+    "create",
+    "lenet",
+    "mlp",
+    "multiply_adds",
+    "preact_resnet",
+    "resnext34_2x32",
+    "small_cnn",
+]
 
 
 def create(name: str, **kwargs) -> keras.Model:
