@@ -85,6 +85,7 @@ def test_public_names():
         "data",
         "evaluate",
         "layers",
+        "list_models",
         "load_model",
         "models",
         "objectives",
@@ -125,7 +126,7 @@ def _documented():
     for kind in registry.KINDS:
         for entry in registry.entries(kind):
             yield pytest.param(entry.component, id=f"{kind}-{entry.name}")
-    for name in ("RobustModel", "evaluate", "save_model", "load_model"):
+    for name in ("RobustModel", "evaluate", "save_model", "load_model", "list_models"):
         yield pytest.param(getattr(kp, name), id=name)
 
 
