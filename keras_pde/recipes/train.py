@@ -75,7 +75,8 @@ def train(
         if done:
             say(f"Resumed after epoch {done} of {epochs}.")
         if done < epochs:
-            _fit(recipe, robust, batches, held_out, journal, done)
+            before = journal.history[-1]["val_robust_accuracy"] if done else None
+            fit(recipe, robust, batches, held_out, [journal], done, robust_accuracy=before)
         curves.plot(journal.history, folder / "curves.png", recipe.title, journal.best["epoch"])
         if len(journal.history) < epochs:
             journal.write_facts("stopped")
@@ -91,8 +92,22 @@ def train(
     return folder
 
 
-def _fit(recipe, robust, batches, held_out, journal, done):
-    steps, last = batches.steps_per_epoch, recipe.training.epochs
+def fit(
+    recipe, robust, batches, held_out, callbacks, first=0, last=None, robust_accuracy=None, **kwargs
+):
+    """Trains from epoch `first` to `last`, attacking held-out images after each; the `History`.
+
+    Args:
+        recipe: a `Recipe`.
+        robust, batches: of `build`, made from it.
+        held_out: images and labels to select with.
+        callbacks: run after the attack, so that they see `val_robust_accuracy`.
+        first: number of finished epochs.
+        last: number of finished epochs in the end; default: the recipe's.
+        robust_accuracy: the last one found, if `first` is not 0.
+        **kwargs: for `keras.Model.fit`.
+    """
+    steps, last = batches.steps_per_epoch, last or recipe.training.epochs
     x, y = held_out
     validation = recipe.validation
     attack = PGD(
@@ -102,18 +117,18 @@ def _fit(recipe, robust, batches, held_out, journal, done):
     attacked = RobustValidation(
         x[:count], y[:count], attack, validation.every, min(count, batches.batch_size)
     )
-    attacked.last = journal.history[-1][attacked.name] if journal.history else None
+    attacked.last = robust_accuracy
     labels = np.eye(batches.classes, dtype="float32")[y] if batches.classes else y
-    robust.fit(
-        batches.stream(done * steps, last * steps),
-        initial_epoch=done,
+    return robust.fit(
+        batches.stream(first * steps, last * steps),
+        initial_epoch=first,
         epochs=last,
         steps_per_epoch=steps,
         shuffle=False,
         validation_data=(x, labels),
         validation_batch_size=_divisor(len(x), 500),
-        callbacks=[attacked, journal],
-        verbose=0,
+        callbacks=[attacked, *callbacks],
+        **{"verbose": 0, **kwargs},
     )
 
 
