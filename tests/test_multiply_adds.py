@@ -1,7 +1,6 @@
 """Multiply-adds against counts by hand and against the docstrings of the models."""
 
 import keras
-import numpy as np
 import pytest
 from keras import layers
 
@@ -112,5 +111,4 @@ def test_layers_without_products_are_free():
         layers.ReLU(),
         layers.GlobalAveragePooling2D(),
     )
-    assert np.ravel(model(np.ones((1, 8, 6, 4)))).shape == (4,)
     assert multiply_adds(model) == 0
