@@ -29,16 +29,27 @@ def check(recipe: Recipe) -> None:
             f"Received a recipe for the Keras backend {wanted!r}; this is {backend!r}. Set "
             f"KERAS_BACKEND={wanted}, or training.backend in the recipe."
         )
+    _check_model(recipe.model)
     objective(recipe)
     optimizer(recipe, steps=100)
-    keras.dtype_policies.get(recipe.training.precision)
-    if "from" not in recipe.model.arguments:
-        known = inspect.signature(registry.get("model", recipe.model.name)).parameters
-        for argument in recipe.model.arguments:
-            if argument not in known:
-                raise registry.unknown_name(f"argument of {recipe.model.name!r}", argument, known)
     for evaluation in recipe.evaluation:
         attacks(evaluation)
+
+
+def _check_model(part):
+    if "from" in part.arguments:
+        hub.load_card(str(part.arguments["from"]))
+        others = [name for name in ("name", *part.arguments) if name != "from"]
+        if part.name or len(others) > 1:
+            raise ValueError(
+                f"Received [model] with from and {others}; expected from alone: the architecture "
+                "and its arguments are those of that model."
+            )
+        return
+    known = inspect.signature(registry.get("model", part.name)).parameters
+    for argument in part.arguments:
+        if argument not in known:
+            raise registry.unknown_name(f"argument of {part.name!r}", argument, known)
 
 
 def dataset(recipe: Recipe, data_dir=None, download=False):
@@ -105,6 +116,11 @@ def attacks(evaluation):
     ball = {"norm": evaluation.norm, "epsilon": 0.0}
     made = []
     for part in evaluation.attacks:
+        for key in ball.keys() & part.arguments.keys():
+            raise ValueError(
+                f"Received {key} for the attack {part.name!r} of an evaluation; expected it beside "
+                "attacks, where norm and epsilons say it for all of them."
+            )
         known = inspect.signature(registry.get("attack", part.name)).parameters
         given = {key: value for key, value in ball.items() if key in known}
         made.append(_component("attack", Part(part.name, {**given, **part.arguments})))
@@ -127,7 +143,7 @@ def optimizer(recipe: Recipe, steps):
         **{
             name.lower(): value
             for name, value in vars(keras.optimizers).items()
-            if inspect.isclass(value) and value is not keras.optimizers.Optimizer
+            if name != "Optimizer" and "learning_rate" in _arguments(value)
         },
     }
     if part.name not in known:
@@ -138,6 +154,10 @@ def optimizer(recipe: Recipe, steps):
     schedule = recipe.schedule
     arguments["learning_rate"] = schedules.create(schedule.name, schedule.arguments, steps)
     return call(known[part.name], arguments, f"optimizer {part.name!r}")
+
+
+def _arguments(value):
+    return inspect.signature(value).parameters if inspect.isclass(value) else {}
 
 
 def robust_model(recipe: Recipe, loaded, steps) -> RobustModel:
@@ -159,7 +179,7 @@ def robust_model(recipe: Recipe, loaded, steps) -> RobustModel:
     else:
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     robust.compile(made, loss, metrics=["accuracy"])
-    made.build(robust.trainable_variables)
+    robust.optimizer.build(robust.trainable_variables)
     return robust
 
 

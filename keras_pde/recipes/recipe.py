@@ -1,6 +1,7 @@
 """A recipe: one TOML file that says how a model is made and measured."""
 
 import dataclasses
+import re
 import tomllib
 import types
 import typing
@@ -11,7 +12,10 @@ from typing import Any
 
 import tomli_w
 
+from keras_pde.recipes.ranges import check_ranges
 from keras_pde.registry import unknown_name
+
+_FRACTION = re.compile(r"[0-9]+/0*[1-9][0-9]*")
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class Training:
         seed: of weights, order, augmentation and noise.
         label_smoothing: share of each label spread over all classes, in [0, 1).
         average: decay of the moving average of the weights that is kept, in [0, 1); 0 for none.
-        precision: Keras dtype policy of the computation; weights and logits stay float32.
+        precision: "float32", "mixed_bfloat16" or "mixed_float16"; weights and logits stay float32.
         decay: what the optimizer's `weight_decay` is about: "kernels" or "all" weights.
         backend: the Keras backend that the recipe needs; empty for any.
     """
@@ -78,7 +82,8 @@ class Validation:
         steps: of PGD.
         images: number of held-out images attacked, at most.
         every: epochs between two attacks; the last epoch is always attacked.
-        select: logged quantity whose largest value names the epoch that is kept, or "last".
+        select: the largest "val_robust_accuracy" or "val_accuracy" names the epoch that is kept, or
+            it is the "last" one.
     """
 
     norm: str = "linf"
@@ -151,10 +156,9 @@ class Recipe:
         Raises:
             ValueError: an unknown or missing key, a value of the wrong type or range.
         """
-        readable = {key: value for key, value in values.items() if key != "values"}
-        recipe = _section(cls, readable, "the recipe")
-        recipe = dataclasses.replace(recipe, values=values)
-        _check_ranges(recipe)
+        values = _copied(values)
+        recipe = dataclasses.replace(_section(cls, values, "the recipe"), values=values)
+        check_ranges(recipe)
         return recipe
 
     def replaced(self, changes: dict[str, Any]) -> "Recipe":
@@ -203,7 +207,7 @@ def load(path) -> Recipe:
         )
     try:
         return Recipe.of(_tables(path))
-    except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError are such
+    except ValueError as error:
         raise ValueError(f"In {path}: {error}") from error
 
 
@@ -211,14 +215,16 @@ def _tables(path, below=()):
     """The tables of a file, laid over those of the recipe that it `extends`."""
     if path.resolve() in below:
         raise ValueError(f"Received extends = {path.name!r}, which extends this recipe in turn.")
-    values = tomllib.loads(path.read_text(encoding="utf-8"))
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError are such
+        raise ValueError(f"Received {path.name}, which is not TOML: {error}") from error
     base = values.pop("extends", None)
     if base is None:
         return values
-    base = path.parent / base
-    if not base.is_file():
-        raise ValueError(f"Received extends = {str(base)!r}, which is no file.")
-    return _laid_over(_tables(base, (*below, path.resolve())), values)
+    if not isinstance(base, str) or not (path.parent / base).is_file():
+        raise ValueError(f"Received extends = {base!r}; expected a file beside {path.name}.")
+    return _laid_over(_tables(path.parent / base, (*below, path.resolve())), values)
 
 
 def _laid_over(base, values):
@@ -227,9 +233,15 @@ def _laid_over(base, values):
     for key, value in values.items():
         old = base.get(key)
         both = isinstance(old, dict) and isinstance(value, dict)
-        renamed = both and old.get("name") != value.get("name", old.get("name")) and key != "data"
-        merged[key] = _laid_over(old, value) if both and not renamed else value
+        merged[key] = _laid_over(old, value) if both and not _renamed(key, old, value) else value
     return merged
+
+
+def _renamed(key, old, new):
+    """Whether a table is about another component than the one that it is laid over."""
+    return key != "data" and any(
+        name in new and new[name] != old.get(name) for name in ("name", "from")
+    )
 
 
 def parse_value(text: str) -> Any:
@@ -275,7 +287,7 @@ def number(value):
     """A fraction in quotes, such as "8/255", as a float, and "none" as None (TOML has neither)."""
     if value == "none":
         return None
-    if isinstance(value, str) and value.replace("/", "", 1).isdigit() and "/" in value:
+    if isinstance(value, str) and _FRACTION.fullmatch(value):
         return float(Fraction(value))
     if isinstance(value, list):
         return [number(item) for item in value]
@@ -291,8 +303,8 @@ def _value(hint, value, where, key):
         return tuple(_value(arguments[0], item, where, key) for item in items)
     if dataclasses.is_dataclass(hint):
         return _section(hint, value, what)
-    value = number(value)
     kinds = arguments if origin is types.UnionType else (origin or hint,)
+    value = value if kinds == (str,) else number(value)
     if any(_is(value, kind) for kind in kinds):
         return float(value) if kinds == (float,) else value
     expected = " or ".join(kind.__name__ for kind in kinds)
@@ -305,42 +317,13 @@ def _is(value, kind):
     return isinstance(value, (int, float) if kind is float else kind)
 
 
-def _check_ranges(recipe):
-    training, data = recipe.training, recipe.data
-    validation = recipe.validation
-    wanted = [
-        ("training.epochs", training.epochs, training.epochs >= 1, "at least 1"),
-        ("training.batch_size", training.batch_size, training.batch_size >= 1, "at least 1"),
-        (
-            "training.label_smoothing",
-            training.label_smoothing,
-            0 <= training.label_smoothing < 1,
-            "a share in [0, 1)",
-        ),
-        ("training.average", training.average, 0 <= training.average < 1, "a decay in [0, 1)"),
-        (
-            "training.decay",
-            training.decay,
-            training.decay in ("kernels", "all"),
-            '"kernels" or "all"',
-        ),
-        ("data.limit", data.limit, data.limit >= 0, "at least 0"),
-        ("data.crop", data.crop, data.crop >= 0, "at least 0"),
-        ("data.cutout", data.cutout, data.cutout >= 0, "at least 0"),
-        ("validation.epsilon", validation.epsilon, validation.epsilon > 0, "a positive length"),
-        ("validation.steps", validation.steps, validation.steps >= 1, "at least 1"),
-        ("validation.images", validation.images, validation.images >= 1, "at least 1"),
-        ("validation.every", validation.every, validation.every >= 1, "at least 1"),
-    ]
-    for key, value, valid, expected in wanted:
-        if not valid:
-            raise ValueError(f"Received {key} = {value!r}; expected {expected}.")
-
-
 def _copied(values):
+    """A deep copy that TOML can hold."""
     if isinstance(values, dict):
         return {key: _copied(value) for key, value in values.items()}
-    return [_copied(value) for value in values] if isinstance(values, list) else values
+    if isinstance(values, list | tuple):
+        return [_copied(value) for value in values]
+    return "none" if values is None else values
 
 
 def _entered(table, name, key):

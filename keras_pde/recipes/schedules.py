@@ -11,6 +11,8 @@ from keras_pde.registry import unknown_name
 
 def constant(rate):
     """The same rate throughout."""
+    if not rate > 0:
+        raise ValueError(f"Received rate={rate}; expected a positive one.")
     return lambda steps: rate
 
 
@@ -19,12 +21,13 @@ def step(rate, factors, at):
 
     Factors are of the initial rate: `factors = [0.2, 0.04], at = [0.3, 0.6]`.
     """
-    if len(factors) != len(at) or not all(0 < a < 1 for a in at) or list(at) != sorted(set(at)):
-        raise ValueError(
-            f"Received factors={factors} and at={at}; expected as many of each, and shares of the "
-            "training that increase between 0 and 1."
-        )
     rates = [rate, *(rate * factor for factor in factors)]
+    increasing = all(a < b for a, b in itertools.pairwise([0, *at, 1]))
+    if not (len(factors) == len(at) > 0 and increasing and min(rates) > 0):
+        raise ValueError(
+            f"Received rate={rate}, factors={factors} and at={at}; expected positive rates, as "
+            "many factors as shares of the training, and shares that increase between 0 and 1."
+        )
 
     def build(steps):
         # The boundary is the last step of the former rate.
@@ -38,12 +41,12 @@ def step(rate, factors, at):
 
 def one_cycle(peak, warm_up=0.3, start=None, end=0.0):
     """Linear from `start` (default a tenth of the peak) to `peak`, then a half cosine to `end`."""
-    if not (peak > 0 and 0 <= warm_up < 1 and 0 <= end <= peak):
-        raise ValueError(
-            f"Received peak={peak}, warm_up={warm_up}, end={end}; expected a positive rate, a "
-            "share in [0, 1), and an end from 0 to the peak."
-        )
     start = peak / 10 if start is None else start
+    if not (peak > 0 and 0 <= warm_up < 1 and 0 <= end <= peak and 0 <= start <= peak):
+        raise ValueError(
+            f"Received peak={peak}, warm_up={warm_up}, start={start}, end={end}; expected a "
+            "positive rate, a share in [0, 1), and ends from 0 to the peak."
+        )
 
     def build(steps):
         rise = round(warm_up * steps)
@@ -78,17 +81,32 @@ def create(name, arguments, steps):
 
 
 def call(function, arguments, what):
-    """`function(**arguments)`; unknown and missing arguments are named, with the nearest."""
-    parameters = inspect.signature(function).parameters
-    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    """`function(**arguments)`; unknown and missing arguments are named, with the nearest.
+
+    Raises:
+        ValueError: for these, and for a value of the wrong type.
+    """
+    known = _parameters(function)
     for name in arguments:
-        if name not in parameters and not open_ended:
-            raise unknown_name(f"argument of {what}", name, parameters)
-    missing = [
-        name
-        for name, p in parameters.items()
-        if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD and name not in arguments
-    ]
+        if name not in known:
+            raise unknown_name(f"argument of {what}", name, known)
+    missing = [n for n, p in known.items() if p.default is p.empty and n not in arguments]
     if missing:
         raise ValueError(f"Received {what} without {missing}; expected at least these.")
-    return function(**arguments)
+    try:
+        return function(**arguments)
+    except TypeError as error:
+        raise ValueError(
+            f"Received {what} with {arguments}; expected values of other types ({error})."
+        ) from error
+
+
+def _parameters(function):
+    """By name; an optimizer that takes `**kwargs` hands them on to Keras' base class."""
+    is_optimizer = inspect.isclass(function) and issubclass(function, keras.optimizers.Optimizer)
+    return {
+        name: parameter
+        for owner in ([keras.optimizers.Optimizer] if is_optimizer else []) + [function]
+        for name, parameter in inspect.signature(owner).parameters.items()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    }
