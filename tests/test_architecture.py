@@ -17,6 +17,7 @@ PACKAGE = Path(kp.__file__).parent
 # Imports point only downwards; modules of one step do not import each other.
 STEPS = [
     {"cli"},
+    {"tuner"},
     {"quickstart", "recipes"},
     {"measure"},
     {"hub", "evaluation"},
