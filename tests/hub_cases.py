@@ -69,6 +69,12 @@ def make_fields():
     }
 
 
+def complete_fields(**changes):
+    """Of a card that can be published."""
+    complete = {"name": "toy/net", "objective": "Plain()", "recipe": {"title": "Tiny"}}
+    return make_fields() | complete | changes
+
+
 def make_model():
     keras.utils.set_random_seed(1)
     return mlp()

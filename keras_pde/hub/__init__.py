@@ -5,7 +5,7 @@ from keras_pde.hub.folder import save_model
 from keras_pde.hub.index import list_models
 from keras_pde.hub.load import load_card, load_model
 from keras_pde.hub.measurement import Measurement
-from keras_pde.hub.publish import publish
+from keras_pde.hub.publishing import publish
 
 __all__ = [
     "Card",

@@ -31,7 +31,7 @@ class _Failed(Exception):
     """One attempt to get a file failed; `retry` says whether another one may succeed."""
 
     def __init__(self, reason, retry=False):
-        super().__init__(reason)
+        super().__init__(" ".join(reason.split()))
         self.retry = retry
 
 
@@ -124,7 +124,7 @@ def _receive(address, partial, digest, size, show):
 def _copy(stream, file, done, size, show):
     while True:
         with _network():
-            chunk = stream.read(_CHUNK)
+            chunk = stream.read1(_CHUNK)
         if done == 0 and re.match(rb"\s*<(!doctype )?html", chunk, re.IGNORECASE):
             raise _WrongContent("sends an HTML page, not the file (a page of errors or logins?)")
         done += len(chunk)
@@ -161,7 +161,7 @@ def _open(address, start):
     elif "://" in address:
         raise _Failed(f"is a {kind} address; expected http, https, file, or a folder")
     with _network():
-        stream = io.FileIO(Path(address).expanduser())
+        stream = io.BufferedReader(io.FileIO(Path(address).expanduser()))
     with stream:
         stream.seek(start)
         yield stream, True

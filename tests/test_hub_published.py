@@ -1,0 +1,347 @@
+"""Published models: publishing, the list, names, boards."""
+
+import errno
+import json
+import os
+import shutil
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+from hub_cases import (
+    SHAPE,
+    WEIGHTS,
+    complete_fields,
+    edit_card,
+    make_model,
+    make_row,
+    registered,
+)
+
+import keras_pde as kp
+from keras_pde import cli, hub
+from keras_pde.hub import board, download, index, load
+from keras_pde.hub.publishing import Place
+
+README = f"# Title\n\n{board.BEGIN}\n{board.END}\n\nEnd\n"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def row():
+    with registered():
+        yield
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch):
+    """A repository without models, from which the package seems to be imported."""
+    root = tmp_path / "clone"
+    (root / "keras_pde").mkdir(parents=True)
+    (root / "keras_pde" / "zoo.json").write_text("{}")
+    (root / "setup.cfg").touch()
+    (root / "README.md").write_text(README)
+    monkeypatch.setattr(index, "PACKAGE_INDEX", root / "keras_pde" / "zoo.json")
+    monkeypatch.setattr(load, "SAVED_MODELS", root / "saved_models")
+    for name in (index.OWN_INDEX, download.MIRRORS, download.OFFLINE):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(download.CACHE, str(tmp_path / "cache"))
+    return root
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, row):
+    """What `keras-pde train` leaves."""
+    folder = tmp_path_factory.mktemp("finished")
+    hub.save_model(make_model(), folder / "model", complete_fields())
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path, finished):
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+def contents(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def logits(model):
+    return np.asarray(model.predict(np.full((1, *SHAPE), 0.5, "float32"), verbose=0))
+
+
+# Publishing
+
+
+def test_published_model_is_listed_and_loads_by_name(clone, run):
+    card = hub.publish(run)
+    assert kp.list_models() == [card] == [hub.load_card("toy/net")]
+    np.testing.assert_array_equal(logits(kp.load_model("toy/net")), logits(make_model()))
+    assert hub.load_card(clone / "saved_models" / "toy" / "net") == card
+    readme = (clone / "README.md").read_text()
+    assert readme == board.with_table(README, [card]) and "| `toy/net` |" in readme
+    assert readme.startswith("# Title\n") and readme.endswith("End\n")
+    assert (clone / "zoo" / "README.md").read_text() == board.page([card])
+    assert sorted(contents(clone / "saved_models")) == [
+        f"toy/net/{name}" for name in ("card.json", "golden.npz", WEIGHTS)
+    ]
+
+
+def test_names_are_given_once(clone, run):
+    hub.publish(run)
+    before = contents(clone)
+    for name, match in {
+        "toy/net": "is published",
+        "toy": "within another",
+        "toy/net/2": "within another",
+        "../net": "between slashes",
+    }.items():
+        with pytest.raises(ValueError, match=match):
+            hub.publish(run, name=name)
+    assert contents(clone) == before
+    card = hub.publish(run, weights="float16", overwrite=True)
+    assert card.weights == "float16" and "rounded to float16" in card.caveats[-1]
+    assert kp.list_models() == [card]
+    kp.load_model("toy/net")
+    assert list(index.read_index(index.PACKAGE_INDEX)) == ["toy/net"]
+
+
+@pytest.mark.parametrize("field", ["name", "objective", "measurements", "recipe", "provenance"])
+def test_incomplete_cards_are_not_published(clone, run, field):
+    before = contents(clone)
+    edit_card(run / "model", **{field: type(complete_fields()[field])()})
+    with pytest.raises(ValueError, match=rf"without \['{field}'\]"):
+        hub.publish(run)
+    with pytest.raises(ValueError, match="does not exist"):
+        hub.publish(run / "nothing")
+    assert contents(clone) == before
+
+
+@pytest.mark.parametrize(("limit", "models"), [("MODEL_LIMIT", 1), ("TOTAL_LIMIT", 2)])
+def test_repository_limits_the_size_of_weights(clone, run, tmp_path, monkeypatch, limit, models):
+    size = hub.publish(run, name="first").sizes[WEIGHTS]
+    before = contents(clone)
+    monkeypatch.setattr(f"keras_pde.hub.publishing.{limit}", models * size - 1)
+    with pytest.raises(ValueError, match="--float16 or --no-weights"):
+        hub.publish(run)
+    assert contents(clone) == before
+    hub.publish(run, weights="none")
+    hub.publish(run, to=tmp_path / "own")
+    monkeypatch.setattr(f"keras_pde.hub.publishing.{limit}", models * size)
+    hub.publish(run, overwrite=True)
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "disk full"), KeyboardInterrupt()])
+@pytest.mark.parametrize("place", ["save_model", "flush", "exchange"])
+@pytest.mark.parametrize("exists", [False, True])
+def test_interrupted_publication_changes_nothing(clone, run, monkeypatch, exists, place, error):
+    if exists:
+        hub.publish(run)
+    before = contents(clone)
+
+    def fail(*args, **kwargs):
+        raise error
+
+    with monkeypatch.context() as patch, pytest.raises(type(error)):
+        patch.setattr(f"keras_pde.hub.publishing.{place}", fail)
+        hub.publish(run, weights="float16", overwrite=True)
+    assert contents(clone) == before
+    assert hub.publish(run, weights="float16", overwrite=True) == hub.load_card("toy/net")
+
+
+def test_folder_of_an_interrupted_publication_is_taken_over(clone, run):
+    hub.publish(run)
+    index.PACKAGE_INDEX.write_text("{}")
+    with pytest.raises(ValueError, match="unknown model 'toy/net'"):
+        kp.load_model("toy/net")
+    hub.publish(run)
+    kp.load_model("toy/net")
+
+
+def test_publishing_needs_a_clone_or_a_folder(clone, run):
+    (clone / "setup.cfg").unlink()
+    with pytest.raises(ValueError, match="--to DIR"):
+        hub.publish(run)
+
+
+def test_document_without_markers(clone, run):
+    (clone / "README.md").write_text("# Title\n")
+    with pytest.raises(ValueError, match="without the lines"):
+        hub.publish(run)
+
+
+# Loading by name
+
+
+def test_unknown_names_give_the_nearest(clone, run):
+    hub.publish(run)
+    with pytest.raises(ValueError, match=r"Did you mean 'toy/net'\? It is no folder either"):
+        kp.load_model("toy/nett")
+    with pytest.raises(ValueError, match="does not exist"):
+        kp.load_model(clone / "toy")
+
+
+def test_name_comes_before_a_folder(clone, run, monkeypatch):
+    hub.publish(run)
+    monkeypatch.chdir(clone)
+    (clone / "toy" / "net").mkdir(parents=True)
+    kp.load_model("toy/net")
+    with pytest.raises(ValueError, match="without its card"):
+        kp.load_model("./toy/net")
+
+
+def test_card_edited_by_hand_is_refused(clone, run):
+    hub.publish(run)
+    edit_card(clone / "saved_models" / "toy" / "net", title="Better", licence="MIT")
+    with pytest.raises(ValueError, match=r"differs in \['title', 'licence'\] from the card"):
+        kp.load_model("toy/net")
+
+
+def test_card_without_weights_names_its_recipe(clone, run):
+    hub.publish(run, weights="none")
+    assert os.listdir(clone / "saved_models" / "toy" / "net") == ["card.json"]
+    with pytest.raises(ValueError, match="keras-pde show toy/net --recipe"):
+        kp.load_model("toy/net")
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"a": 1}', '{"b": {}}', '{"toy/net": {"schema": 1}}'])
+def test_damaged_list(clone, text):
+    index.PACKAGE_INDEX.write_text(text)
+    with pytest.raises(ValueError, match="is not a list of models"):
+        kp.list_models()
+
+
+def test_list_under_another_name(clone, run):
+    card = hub.publish(run)
+    index.PACKAGE_INDEX.write_text(json.dumps({"toy/other": json.loads(card.to_json())}))
+    with pytest.raises(ValueError, match="cards of other names"):
+        kp.load_model("toy/other")
+
+
+# A folder of one's own
+
+
+def test_folder_served_over_http(clone, run, tmp_path, monkeypatch):
+    folder = tmp_path / "hub"
+    card = hub.publish(run, to=folder, weights="float16")
+    assert contents(clone)["keras_pde/zoo.json"] == b"{}"
+    assert (folder / "README.md").read_text() == board.page([card])
+    with pytest.raises(ValueError, match="unknown model"):
+        kp.load_model("toy/net")
+    monkeypatch.setenv(index.OWN_INDEX, str(folder / "zoo.json"))
+    with pytest.raises(FileNotFoundError, match=f"Set {download.MIRRORS}"):
+        kp.load_model("toy/net")
+    handler = type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *args: None})
+    monkeypatch.setenv("no_proxy", "*")
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=folder)) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        monkeypatch.setenv(download.MIRRORS, f"http://127.0.0.1:{server.server_address[1]}")
+        model = kp.load_model("toy/net")
+        server.shutdown()
+    assert sorted(os.listdir(download.cache_folder())) == sorted(card.digests.values())
+    monkeypatch.setenv(download.OFFLINE, "1")
+    np.testing.assert_array_equal(logits(kp.load_model("toy/net")), logits(model))
+
+
+def test_own_list_does_not_replace_models_of_the_package(clone, run, tmp_path, monkeypatch):
+    hub.publish(run)
+    hub.publish(run, to=tmp_path / "other", weights="float16")
+    shutil.copy(index.PACKAGE_INDEX, tmp_path / "same.json")
+    monkeypatch.setenv(index.OWN_INDEX, str(tmp_path / "same.json"))
+    kp.load_model("toy/net")
+    monkeypatch.setenv(index.OWN_INDEX, str(tmp_path / "other" / "zoo.json"))
+    with pytest.raises(ValueError, match=r"other models under the names \['toy/net'\]"):
+        kp.load_model("toy/net")
+    monkeypatch.setenv(index.OWN_INDEX, str(tmp_path / "nowhere.json"))
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.json as list of models"):
+        kp.list_models()
+
+
+# The list
+
+
+@pytest.fixture
+def three(clone):
+    rows = [make_row(), make_row(norm="l2", epsilon=8 / 255, robust_accuracy=0.4)]
+    changes = {
+        "c": {"measurements": rows[1:], "dataset": "cifar10"},
+        "b": {"measurements": rows[:1], "dataset": "mnist", "data_tier": "synthetic"},
+        "a": {"measurements": rows, "dataset": "mnist"},
+    }
+    cards = {
+        name: hub.Card(**complete_fields(name=name, **change), parameters=271)
+        for name, change in changes.items()
+    }
+    index.PACKAGE_INDEX.write_text(index.index_text(cards))
+    Place.clone().write_boards()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "names"),
+    [
+        ({}, "abc"),
+        ({"dataset": "mnist"}, "ab"),
+        ({"dataset": "fashion_mnist"}, ""),
+        ({"norm": "l2"}, "ac"),
+        ({"norm": "l2", "epsilon": 8 / 255}, "ac"),
+        ({"norm": "linf", "epsilon": 8 / 255}, ""),
+        ({"data_tier": "none"}, "ac"),
+        ({"architecture": "hub_test_mlp"}, "abc"),
+        ({"architecture": "lenet"}, ""),
+        ({"max_params": 10}, ""),
+        ({"max_params": 10**6, "norm": "l1"}, ""),
+        ({"min_robust": 0.45}, "ab"),
+        ({"min_robust": 0.45, "norm": "l2"}, ""),
+    ],
+)
+def test_list_is_filtered(three, wanted, names):
+    assert [card.name for card in kp.list_models(**wanted)] == list(names)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "match"),
+    [
+        ({"dataset": "minst"}, "Did you mean 'mnist'"),
+        ({"norm": "linfty"}, "Did you mean 'linf'"),
+        ({"architecture": "lennet"}, "Did you mean 'lenet'"),
+        ({"data_tier": "reel"}, "Did you mean 'real'"),
+    ],
+)
+def test_list_of_what_does_not_exist(three, wanted, match):
+    with pytest.raises(ValueError, match=match):
+        kp.list_models(**wanted)
+
+
+def test_commands(clone, run, capsys):
+    assert cli.main(["publish", str(run), "--name", "toy/other", "--float16"]) == 0
+    assert "Published toy/other: weights float16" in capsys.readouterr().out
+    assert cli.main(["publish", str(run), "--name", "toy/other"]) == 1
+    assert "--overwrite" in capsys.readouterr().err
+    assert cli.main(["list", "--norm", "linf", "--epsilon", "1/10"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert len(shown) == 3 and shown[2].split()[:2] == ["toy/other", "271"]
+    assert cli.main(["list", "--norm", "l2"]) == 0
+    assert "No published model fits" in capsys.readouterr().out
+    assert cli.main(["list", "--json"]) == 0
+    (card,) = kp.list_models()
+    assert json.loads(capsys.readouterr().out) == [json.loads(card.to_json())]
+    assert cli.main(["show", "toy/other"]) == 0
+    assert hub.Card.from_json(capsys.readouterr().out) == card
+
+
+def test_board_says_what_a_reader_must_know(three, clone):
+    page = (clone / "zoo" / "README.md").read_text()
+    for text in ("## mnist, linf 0.1", "## cifar10, l2 8/255", "40.0 % - 60.0 %", "synthetic"):
+        assert text in page
+    assert Place.clone().cards().keys() == {"a", "b", "c"}
+    certified = hub.Measurement(**make_row(certified=True, alarms=["gradients vanish"]))
+    page = board.page([hub.Card(**complete_fields(measurements=[certified]))])
+    assert "50.0 % (certified) (alarm)" in page and "alarm: linf 0.1: gradients vanish" in page
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "text"), [(8 / 255, "8/255"), (0.3, "0.3"), (0.2, "0.2"), (1.0, "1"), (0.5, "0.5")]
+)
+def test_radii_are_written_as_people_do(epsilon, text):
+    assert board.radius(epsilon) == text

@@ -1,0 +1,61 @@
+"""What is published: the list in the package, the folders and the boards say the same."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import keras_pde as kp
+from keras_pde import hub, recipes
+from keras_pde.hub import board, index, load
+from keras_pde.hub.publishing import MODEL_LIMIT, TOTAL_LIMIT
+
+ROOT = Path(__file__).parent.parent
+CARDS = index.read_index(index.PACKAGE_INDEX)
+
+in_a_clone = pytest.mark.skipif(
+    not (ROOT / "zoo" / "README.md").exists(), reason="the folders are not installed"
+)
+
+
+def test_readme_shows_the_list():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert board.with_table(text, list(CARDS.values())) == text
+
+
+@in_a_clone
+def test_board_shows_the_list():
+    assert (ROOT / "zoo" / "README.md").read_text("utf-8") == board.page(list(CARDS.values()))
+
+
+@in_a_clone
+def test_folders_hold_the_models_of_the_list():
+    root = ROOT / "saved_models"
+    folders = {path.parent for path in root.rglob("card.json")}
+    assert {folder.relative_to(root).as_posix() for folder in folders} == set(CARDS)
+    for folder in folders:
+        assert hub.load_card(folder) == CARDS[folder.relative_to(root).as_posix()]
+
+
+def test_list_is_written_as_publish_writes_it():
+    assert index.PACKAGE_INDEX.read_text(encoding="utf-8") == index.index_text(CARDS)
+
+
+def test_weights_fit_into_the_repository():
+    sizes = [card.sizes.get("model.weights.h5", 0) for card in CARDS.values()]
+    assert max(sizes, default=0) <= MODEL_LIMIT and sum(sizes) <= TOTAL_LIMIT
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_recipes_are_still_understood(name):
+    assert recipes.Recipe.of(CARDS[name].recipe).name == name
+
+
+@pytest.mark.parametrize("name", [n for n, card in CARDS.items() if card.weights != "none"])
+def test_models_load(name):
+    if not load.SAVED_MODELS.is_dir():
+        pytest.skip("the weights are not installed")
+    card = CARDS[name]
+    model = kp.load_model(name)
+    assert {w.dtype for w in model.get_weights()} == {np.dtype("float32")}
+    assert model.output_shape == (None, len(card.classes))
