@@ -1,4 +1,4 @@
-"""The published table of 2018 beside our own models, from the zoo's cards: nothing is measured here.
+"""The published table of 2018 beside our own models, from the zoo's cards; measures nothing.
 
 "% error at e" is the share of test images that are misclassified, or become so by a perturbation of
 length e or less, as in Finlay, Oberman and Abbasi (2018), arXiv 1810.00953.
@@ -48,7 +48,8 @@ def _measured(card):
         linf.median_distance,
         100 * (1 - linf.robust_accuracy),
     )
-    return f"{_text(values)} (clean error {100 * (1 - l2.clean_accuracy):.1f} %, {l2.images} images)"
+    clean_error = 100 * (1 - l2.clean_accuracy)
+    return f"{_text(values)} (clean error {clean_error:.1f} %, {l2.images} images)"
 
 
 def _text(values):
