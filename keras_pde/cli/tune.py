@@ -1,4 +1,5 @@
 import contextlib
+import logging
 import sys
 from pathlib import Path
 
@@ -60,6 +61,8 @@ def _tune(arguments):
     from keras_pde import tuner
     from keras_pde.tuner import chief
 
+    # Each trial is a new model: TensorFlow's advice against building many is not for a search.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     recipe = changed(arguments)
     out = Path(arguments.out or Path("runs") / f"{Path(arguments.recipe).stem}-search")
     with _live_table() as show:
@@ -144,10 +147,12 @@ def _result(trial):
     if trial.state == "failed":
         return f"failed: {trial.reason}"
     clean, robust = _accuracies(trial)
-    return f"{clean} clean, {robust} robust, {trial.seconds:.0f} s"
+    return f"{clean} clean, {robust} robust, {_state(trial)}, {trial.seconds:.0f} s"
 
 
 def _state(trial):
     if trial.state == "failed":
         return f"failed: {trial.reason[:60]}"
-    return f"epoch {trial.epoch}/{trial.epochs}" if trial.state == "running" else trial.state
+    if trial.state == "running":
+        return f"epoch {trial.epoch}/{trial.epochs}"
+    return f"{trial.epoch} epochs"

@@ -65,7 +65,9 @@ def check_free() -> None:
         ValueError: it is, or the address is not this machine's.
     """
     try:
-        socket.create_server(_address()).close()
+        with socket.socket() as probe:  # bound, but not listening: a worker shall not meet it
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(_address())
     except OSError as error:
         raise ValueError(
             f"Received {IP}={os.environ[IP]} and {PORT}={os.environ[PORT]}, where the chief cannot "

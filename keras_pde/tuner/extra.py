@@ -1,5 +1,9 @@
 """Keras Tuner, or what to do without it."""
 
+import importlib.util
+
+import keras
+
 try:
     import keras_tuner
 except ImportError:  # it is an extra
@@ -10,10 +14,14 @@ def require():
     """Keras Tuner's module.
 
     Raises:
-        ImportError: it is not installed.
+        ImportError: it, or what it needs, is not installed.
     """
-    if keras_tuner is None:
-        raise ImportError(
-            "Searches need Keras Tuner, which is not installed: pip install 'keras_pde[tuner]'."
-        )
+    needed = ["keras_tuner"]
+    if keras.backend.backend() == "tensorflow":
+        needed.append("tensorboard")  # without it each trial would fail
+    for name in needed:
+        if importlib.util.find_spec(name) is None:
+            raise ImportError(
+                f"Searches need {name}, which is not installed: pip install 'keras_pde[tuner]'."
+            )
     return keras_tuner

@@ -3,6 +3,7 @@ import dataclasses
 import io
 import threading
 import time
+import warnings
 
 from keras_pde.recipes import RunFolder
 from keras_pde.registry import unknown_name
@@ -85,8 +86,7 @@ def search(
         chief.wait()
         _join(folder, recipe, settings)
         made = _tuner(hypermodel, folder, trials, records, **settings)
-        with _watched(lambda: records.read(chief.worker_name()), show):
-            made.search(verbose=0)
+        _run(made, lambda: records.read(chief.worker_name()), show)
         return records.read(chief.worker_name())
     if role == "chief":
         chief.check_free()
@@ -95,8 +95,7 @@ def search(
         _claim(folder, settings)
         made = _tuner(hypermodel, folder, trials, records, **settings)
         made.save()  # a search that is killed in its first trial can be resumed
-        with _watched(records.read, show):
-            made.search(verbose=0)
+        _run(made, records.read, show)
         return _finish(folder, recipe, records.read(), objective)
 
 
@@ -201,6 +200,13 @@ def _best_epoch(history, objective):
     best = (max if objective.direction == "max" else min)(values)
     epoch = values.index(best)
     return {name: float(column[epoch]) for name, column in history.items()}
+
+
+def _run(made, read, show):
+    with _watched(read, show), warnings.catch_warnings():
+        # Gaussian processes of few points fit badly; nothing is to be done about it.
+        warnings.filterwarnings("ignore", module="sklearn")
+        made.search(verbose=0)
 
 
 @contextlib.contextmanager
