@@ -1,6 +1,5 @@
 import dataclasses
 import json
-import math
 from typing import Any
 
 import keras
@@ -62,7 +61,7 @@ class RobustHyperModel(_Base):
                 `{"name": "small_cnn", "width": 8}`.
             search: dotted key -> space, as in `[search]`.
             data_dir: as in `keras_pde.data.load`.
-            **tables: more of the recipe; 10 epochs by default.
+            **tables: more of the recipe; by default 10 epochs, and its optimizer and schedule.
 
         Example:
 
@@ -72,9 +71,14 @@ class RobustHyperModel(_Base):
         """
         named = {"model": model, "objective": objective, "data": data}
         parts = {k: {"name": v} if isinstance(v, str) else v for k, v in named.items()}
+        defaults = {
+            name: {"name": part.name, **part.arguments}
+            for name, part in (("optimizer", Recipe.optimizer), ("schedule", Recipe.schedule))
+        }
         values = {
             "title": f"{parts['data']['name']}: a search",
             "training": {"epochs": 10},
+            **defaults,
             **parts,
             **tables,
             "search": search,
@@ -111,7 +115,7 @@ class RobustHyperModel(_Base):
             model,
             batches,
             self.held_out,
-            [_Finite(), *callbacks],
+            callbacks,
             initial_epoch,
             epochs,
             **kwargs,
@@ -136,14 +140,3 @@ def _value(space, hp):
         return value
     # Workers receive float32: six digits are the same everywhere, and readable.
     return min(max(float(f"{value:.6g}"), space.low), space.high)
-
-
-class _Finite(keras.callbacks.Callback):
-    """Ends a trial whose training has diverged: its accuracies would still be numbers."""
-
-    def on_epoch_end(self, epoch, logs=None):
-        for name, value in (logs or {}).items():
-            if not math.isfinite(value):
-                raise keras_tuner.errors.FailedTrialError(
-                    f"{name} is {value:g} after epoch {epoch + 1}: the training diverged."
-                )

@@ -96,7 +96,7 @@ def search(
         made = _tuner(hypermodel, folder, trials, records, **settings)
         made.save()  # a search that is killed in its first trial can be resumed
         _run(made, records.read, show)
-        return _finish(folder, recipe, records.read(), objective)
+        return _finish(folder, hypermodel, records.read(), objective)
 
 
 def _join(folder, recipe, settings):
@@ -235,15 +235,17 @@ def _watched(read, show, seconds=0.5):
         thread.join()
 
 
-def _finish(folder, recipe, trials, objective):
+def _finish(folder, hypermodel, trials, objective):
     folder.write_json("trials.json", [dataclasses.asdict(trial) for trial in trials])
     order = ranked(trials, objective)
     if not order:
         reasons = "; ".join(f"trial {t.number}: {t.reason or t.state}" for t in trials)
         raise RuntimeError(f"None of the {len(trials)} trials succeeded: {reasons}")
+    recipe = hypermodel.recipe
     best = without_search(recipe.replaced(order[0].values))
     folder.write("best.toml", best.to_toml().encode())
     validation = recipe.validation
-    what = f"({validation.norm} {validation.epsilon:.4g})"
+    count = min(validation.images, len(hypermodel.held_out[0]))
+    what = f"{validation.norm} {validation.epsilon:.4g}, PGD-{validation.steps}, {count} images"
     tradeoff.plot(trials, order[0], folder / "tradeoff.png", recipe.title, what)
     return trials

@@ -1,5 +1,7 @@
 """The picture of a search: what robustness costs."""
 
+import textwrap
+
 from keras_pde.tuner.trials import Trial
 
 CLEAN, ROBUST = "val_accuracy", "val_robust_accuracy"
@@ -26,7 +28,7 @@ def plot(trials: list[Trial], best: Trial, path, title: str = "", what: str = ""
         best: the one to mark.
         path: image file; the suffix says the format.
         title: heading.
-        what: the threat model of the robust accuracy.
+        what: how the robust accuracy was measured.
     """
     from matplotlib.figure import Figure
 
@@ -49,8 +51,8 @@ def plot(trials: list[Trial], best: Trial, path, title: str = "", what: str = ""
             textcoords="offset points",
             fontsize="small",
         )
-    axes.set(xlabel="clean validation accuracy", ylabel=f"robust validation accuracy {what}")
+    axes.set(xlabel="clean validation accuracy", ylabel=f"robust validation accuracy\n{what}")
     axes.legend()
     axes.grid(alpha=0.3)
-    figure.suptitle(title)
+    figure.suptitle(textwrap.fill(title, 60))
     figure.savefig(path, dpi=120)
