@@ -5,6 +5,7 @@ import inspect
 import keras
 
 from keras_pde import registry
+from keras_pde.models.features import features
 from keras_pde.models.lenet import lenet
 from keras_pde.models.mlp import mlp
 from keras_pde.models.multiply_adds import multiply_adds
@@ -14,6 +15,7 @@ from keras_pde.models.small_cnn import small_cnn
 
 __all__ = [
     "create",
+    "features",
     "lenet",
     "mlp",
     "multiply_adds",
