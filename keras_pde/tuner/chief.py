@@ -75,7 +75,7 @@ def check_free() -> None:
         ) from error
 
 
-def wait(seconds=300) -> None:
+def wait(seconds=120) -> None:
     """Waits until the chief listens.
 
     Raises:
