@@ -1,9 +1,20 @@
-"""What the tests of recipes share: a tiny recipe, its data, and changes of it."""
+"""What the tests of recipes share: a toy recipe, its data and network, and a training to be killed.
+
+`python tests/recipe_cases.py FOLDER WHEN` starts or resumes the toy training and dies on the way.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+from pathlib import Path
 
 import keras
 import numpy as np
+from keras import layers
 
-from keras_pde import recipes
+import keras_pde as kp
+from keras_pde import recipes, registry
 
 BACKEND = keras.backend.backend()
 SHAPE, CLASSES = (6, 6, 1), 3
@@ -28,17 +39,83 @@ def recipe(**sections):
 
 
 def write_data(folder, train=44, test=20):
-    """A set of two bright pixels a class under noise, which a small network learns a little."""
+    """A set of two bright pixels a class under noise."""
     rng = np.random.default_rng(0)
 
     def part(count):
         y = np.arange(count) % CLASSES
         x = rng.integers(0, 128, (count, *SHAPE), "uint8")
-        x[np.arange(count), y, y] += 120
-        x[np.arange(count), 5 - y, y] += 120
+        for rows in (y, 5 - y):
+            x[np.arange(count), rows, y] += 120
         return x, y
 
     (x_train, y_train), (x_test, y_test) = part(train), part(test)
     path = folder / "toy.npz"
     np.savez(path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
     return path
+
+
+def toy_network(input_shape=SHAPE, num_classes=CLASSES, width=4, seed=0):
+    """Convolution, batch normalization and dropout; float32 logits whatever the precision."""
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input(input_shape)
+    x = layers.Conv2D(width, 3, activation="relu")(inputs)
+    x = layers.Dropout(0.2)(layers.Flatten()(kp.layers.batch_norm()(x)))
+    return keras.Model(inputs, layers.Dense(num_classes, dtype="float32")(x))
+
+
+@contextlib.contextmanager
+def toy_registered():
+    """The registry knows the network as "recipe_toy"."""
+    registry.register("model", "recipe_toy")(toy_network)
+    try:
+        yield
+    finally:
+        del registry._entries["model", "recipe_toy"]
+
+
+def toy_recipe(data, **sections):
+    """All that has a state at once: momentum, averages, augmentation, dropout, noise, schedule."""
+    values = tables(
+        name="toy/linf-0.1/recipe_toy",
+        data={"name": str(data), "validation": 8, "crop": 1, "flip": True, "cutout": 2},
+        model={"name": "recipe_toy"},
+        objective={"name": "adversarial", "norm": "linf", "epsilon": 0.1, "random_start": True},
+        optimizer={"name": "sgd", "momentum": 0.9, "weight_decay": 1e-3},
+        training={"epochs": 5, "batch_size": 8, "label_smoothing": 0.1, "average": 0.9},
+        validation={"steps": 2, "every": 2},
+        evaluation=[{"norm": "linf", "epsilons": [0.1], "images": 10, "attacks": {"name": "fgsm"}}],
+    )
+    return recipes.Recipe.of(values).replaced(sections)
+
+
+def quietly(line):
+    """In place of `print`."""
+
+
+def _die(*args):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def train_and_die(folder, when):
+    """Trains until the third epoch; dies in the middle of it, or before its first file stands."""
+    run = folder / "killed"
+
+    def progress(text, finished, total):
+        if text == "epoch 3/5" and finished == 2:
+            if when == "training":
+                _die()
+            os.replace = _die
+
+    recipes.train(
+        toy_recipe(folder / "toy.npz"),
+        run,
+        resume=run.exists(),
+        say=quietly,
+        progress=progress,
+    )
+
+
+if __name__ == "__main__":
+    with toy_registered():
+        train_and_die(Path(sys.argv[1]), sys.argv[2])

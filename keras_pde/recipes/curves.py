@@ -6,7 +6,7 @@ def plot(history: list[dict], path, title: str = "", kept: int | None = None) ->
 
     Args:
         history: one dict of numbers an epoch, with the key "epoch".
-        path: image file; the suffix says the format.
+        path: image file, whose suffix says the format, or an open file for a PNG.
         title: heading.
         kept: number of the epoch that is kept, marked by a line.
     """

@@ -29,7 +29,7 @@ def finish(recipe, folder, loaded, journal, say, progress) -> None:
         report = _evaluate(model, recipe, evaluation, loaded, progress)
         stem = f"report_{evaluation.norm}" + (f"_{index}" if index else "")
         folder.write(f"{stem}.json", report.to_json().encode())
-        report.plot(folder / f"{stem}.png")
+        folder.draw(f"{stem}.png", report.plot)
         say(f"\n{report.table()}\n")
         measurements += [measurement(report, e, evaluation.seed) for e in evaluation.epsilons]
     hub.save_model(

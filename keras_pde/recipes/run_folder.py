@@ -18,6 +18,7 @@ except ImportError:  # Windows
     fcntl = None
 
 RECIPE, CHECKPOINT, BEST, RUN = "recipe.toml", "checkpoint.npz", "best.npz", "run.json"
+LOCK, _UNFINISHED = ".lock", ".unfinished"
 
 
 class RunFolder:
@@ -47,7 +48,7 @@ class RunFolder:
             ValueError: another one does.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        with open(self / ".lock", "w") as lock:
+        with open(self / LOCK, "w") as lock:
             if fcntl is not None:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -56,29 +57,42 @@ class RunFolder:
                         f"Received the run folder {self.path}, into which another process is "
                         "training; expected another one: pass --out."
                     ) from error
+            for leftover in self.path.glob(f".*{_UNFINISHED}"):  # of a process that was killed
+                leftover.unlink()
             yield
 
-    def start(self, recipe: Recipe, resume: bool) -> None:
-        """Claims the folder for a recipe, or checks that it is this recipe's.
+    def check(self, recipe: Recipe, resume: bool) -> None:
+        """Whether the recipe can start or go on here; writes nothing.
 
         Raises:
-            ValueError: there is a training in it already, or, to resume, none, or another one.
+            ValueError: to start, there are files in it; to resume, no training or another one.
         """
-        there = (self / RECIPE).exists()
-        if there and not resume:
-            raise ValueError(
-                f"Received the run folder {self.path}, which holds a training; expected an empty "
-                "one, or --resume to go on with it."
-            )
-        if there:
+        if (self / RECIPE).exists():
+            if not resume:
+                raise ValueError(
+                    f"Received the run folder {self.path}, which holds a training; expected an "
+                    "empty one, or --resume to go on with it."
+                )
             self._check_same(recipe)
-            return
-        if resume:
+        elif resume:
             raise ValueError(
                 f"Received --resume for the run folder {self.path}, which holds no training; "
                 "expected one that was started there (without --resume)."
             )
-        self.write(RECIPE, recipe.to_toml().encode())
+        elif self.path.exists() and (not self.path.is_dir() or self._files()):
+            raise ValueError(
+                f"Received the run folder {self.path}, which is not empty; expected a new name, so "
+                "that nothing of yours is overwritten."
+            )
+
+    def start(self, recipe: Recipe, resume: bool) -> None:
+        """Claims the folder for a recipe, or checks that it is this recipe's; see `check`."""
+        self.check(recipe, resume)
+        if not resume:
+            self.write(RECIPE, recipe.to_toml().encode())
+
+    def _files(self):
+        return [path for path in self.path.iterdir() if path.name != LOCK]
 
     def _check_same(self, recipe):
         ours, theirs = _flat(recipe.values), _flat(load(self / RECIPE).values)
@@ -96,7 +110,7 @@ class RunFolder:
         Raises:
             OSError: the disk is full or read-only; the old file stands.
         """
-        temporary = self / f".{name}.{uuid.uuid4().hex}"
+        temporary = self / f".{name}.{uuid.uuid4().hex}{_UNFINISHED}"
         try:
             with open(temporary, "wb") as file:
                 file.write(data)
@@ -112,6 +126,12 @@ class RunFolder:
         finally:
             temporary.unlink(missing_ok=True)
 
+    def draw(self, name, plot) -> None:
+        """Replaces a picture, which `plot` draws into the file that it is called with."""
+        picture = io.BytesIO()
+        plot(picture)
+        self.write(name, picture.getvalue())
+
     def write_json(self, name, values) -> None:
         """Replaces a JSON file."""
         self.write(name, (json.dumps(values, indent=1) + "\n").encode())
@@ -119,6 +139,10 @@ class RunFolder:
     def read_json(self, name):
         """The values of a JSON file."""
         return json.loads((self / name).read_text(encoding="utf-8"))
+
+    def state(self) -> str:
+        """What `run.json` says: "training", "stopped", "trained", "finished"; "" without one."""
+        return self.read_json(RUN)["state"] if (self / RUN).exists() else ""
 
     def write_arrays(self, name, arrays, **facts) -> None:
         """Replaces a file of arrays, with facts that belong to them."""
