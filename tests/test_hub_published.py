@@ -22,7 +22,7 @@ from hub_cases import (
 
 import keras_pde as kp
 from keras_pde import cli, hub
-from keras_pde.hub import board, download, index, load
+from keras_pde.hub import board, download, index, load, publishing
 from keras_pde.hub.publishing import Place
 
 README = f"# Title\n\n{board.BEGIN}\n{board.END}\n\nEnd\n"
@@ -148,6 +148,19 @@ def test_interrupted_publication_changes_nothing(clone, run, monkeypatch, exists
         hub.publish(run, weights="float16", overwrite=True)
     assert contents(clone) == before
     assert hub.publish(run, weights="float16", overwrite=True) == hub.load_card("toy/net")
+
+
+def test_what_another_process_publishes_meanwhile_stays(clone, run, monkeypatch):
+    save = hub.save_model
+
+    def slow(*args, **kwargs):
+        monkeypatch.setattr(publishing, "save_model", save)
+        hub.publish(run, name="faster")
+        return save(*args, **kwargs)
+
+    monkeypatch.setattr(publishing, "save_model", slow)
+    hub.publish(run)
+    assert [card.name for card in kp.list_models()] == ["faster", "toy/net"]
 
 
 def test_folder_of_an_interrupted_publication_is_taken_over(clone, run):
@@ -328,6 +341,10 @@ def test_commands(clone, run, capsys):
     assert json.loads(capsys.readouterr().out) == [json.loads(card.to_json())]
     assert cli.main(["show", "toy/other"]) == 0
     assert hub.Card.from_json(capsys.readouterr().out) == card
+    (clone / "zoo" / "README.md").unlink()
+    assert cli.main(["publish"]) == 0
+    assert "Drew the boards of 1 models" in capsys.readouterr().out
+    assert (clone / "zoo" / "README.md").read_text() == board.page([card])
 
 
 def test_board_says_what_a_reader_must_know(three, clone):

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
@@ -58,4 +59,8 @@ def test_models_load(name):
     card = CARDS[name]
     model = kp.load_model(name)
     assert {w.dtype for w in model.get_weights()} == {np.dtype("float32")}
-    assert model.output_shape == (None, len(card.classes))
+    with np.load(load.SAVED_MODELS / name / "golden.npz") as golden:
+        logits = keras.ops.convert_to_numpy(model(golden["inputs"]))
+        largest = np.abs(golden["logits"]).max()
+        np.testing.assert_allclose(logits, golden["logits"], rtol=0, atol=1e-4 * largest)
+    assert logits.shape[1] == len(card.classes)

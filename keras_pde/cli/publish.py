@@ -1,5 +1,6 @@
 from keras_pde import hub
 from keras_pde.cli._common import command, say
+from keras_pde.hub.publishing import Place
 
 
 def add(commands, debug):
@@ -12,9 +13,11 @@ def add(commands, debug):
         "Checks the model of a run, copies it to the pretrained models of this clone (or to a "
         "folder of your own), lists it, and draws the boards anew. A folder of your own works for "
         "others if KERAS_PDE_HUB names it or the address it is served at, and KERAS_PDE_INDEX its "
-        "zoo.json.",
+        "zoo.json. Without RUN, only draws the boards anew from the list.",
     )
-    parser.add_argument("folder", metavar="RUN", help="folder that keras-pde train wrote")
+    parser.add_argument(
+        "folder", nargs="?", metavar="RUN", help="folder that keras-pde train wrote"
+    )
     parser.add_argument("--name", help="default: the name in the recipe")
     parser.add_argument("--to", metavar="DIR", help="folder to publish to (default: this clone)")
     stored = parser.add_mutually_exclusive_group()
@@ -37,6 +40,11 @@ def add(commands, debug):
 
 
 def _publish(arguments):
+    if arguments.folder is None:
+        place = Place.of(arguments.to)
+        place.write_boards()
+        say(f"Drew the boards of {len(place.cards())} models anew.")
+        return
     card = hub.publish(
         arguments.folder,
         name=arguments.name,

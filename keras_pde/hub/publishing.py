@@ -44,6 +44,11 @@ class Place:
     limited: bool = False
 
     @classmethod
+    def of(cls, folder: str | Path | None) -> "Place":
+        """A folder of one's own, or the clone."""
+        return cls.clone() if folder is None else cls.folder(folder)
+
+    @classmethod
     def clone(cls) -> "Place":
         """The repository that the package is imported from."""
         root = load.SAVED_MODELS.parent
@@ -107,13 +112,12 @@ def publish(
             are too large for the repository.
         OSError: the disk is full or not writable; what was published before is unchanged.
     """
-    place = Place.clone() if to is None else Place.folder(to)
+    place = Place.of(to)
     run = Path(run)
     folder = run / "model" if (run / "model").is_dir() else run
     card = read_card(folder)
     card = replace(card, name=name or card.name)
-    cards = place.cards()
-    _check_complete(card, cards, overwrite)
+    _check_complete(card, place.cards(), overwrite)
     model = load_folder(folder)
     if weights == "float16" and card.weights == "float32":
         rounded = "The weights were rounded to float16 after the measurements."
@@ -123,6 +127,7 @@ def publish(
     staging = place.models / f".publish-{uuid.uuid4().hex}"
     try:
         card = save_model(model, staging / "model", card, weights=weights)
+        cards = place.cards()  # again: another process may have published meanwhile
         if place.limited:
             _check_size(card, cards)
         text = index_text({**cards, card.name: card})
