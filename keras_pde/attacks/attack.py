@@ -11,7 +11,7 @@ from keras import ops
 from keras_pde import geometry, noise
 from keras_pde.attacks import losses
 from keras_pde.attacks.ascent import feasible, where_rows
-from keras_pde.attacks.target import Target, pad
+from keras_pde.attacks.target import Target, host, pad
 from keras_pde.autodiff import value_and_grad
 from keras_pde.checks import check_images, class_labels
 from keras_pde.registry import Component
@@ -159,7 +159,7 @@ class Attack(Component):
         def measure(images):
             return ops.convert_to_numpy(norm.norm(ops.convert_to_tensor(images - x)))
 
-        with keras.device("cpu"):
+        with keras.device(host()):
             images = feasible(
                 ops.convert_to_tensor(candidates),
                 ops.convert_to_tensor(x),

@@ -193,6 +193,11 @@ def _are_saturated(probabilities) -> bool:
     return bool(np.all((probabilities < _TINY) | (probabilities == 1)))
 
 
+def host():
+    """This process's CPU for `keras.device`, whose own "cpu" is on JAX that of the first one."""
+    return jax.local_devices(backend="cpu")[0] if _BACKEND == "jax" else "cpu"
+
+
 if _BACKEND == "tensorflow":
     import tensorflow as tf
 
@@ -228,9 +233,17 @@ elif _BACKEND == "jax":
             return fn(lambda x: target.logits(x, variables), *arrays)
 
         def run(*arrays):
-            return traced([v.value for v in model.variables], *arrays)
+            return traced([_on_one_device(v.value) for v in model.variables], *arrays)
 
         return run
+
+    def _on_one_device(value):
+        """One of the copies that `keras.distribution.DataParallel` makes of a variable's value.
+
+        Other processes' devices take no part in an attack, so that its results can be read here.
+        """
+        copied = value.sharding.is_fully_replicated and value.sharding.num_devices > 1
+        return value.addressable_data(0) if copied else value
 
 else:
     import torch

@@ -4,6 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_pde.recipes.devices import ONE_DEVICE
+
 _BACKEND = keras.backend.backend()
 
 
@@ -22,23 +24,33 @@ class Batches:
         seed: integer, of the order.
         classes: number of classes, for one-hot labels (which label smoothing needs); 0 for
             integer labels.
+        devices: `Devices` that share each batch.
+
+    Raises:
+        ValueError: the devices cannot share a batch equally.
     """
 
-    def __init__(self, x, y, batch_size, augment, seed=0, classes=0):
+    def __init__(self, x, y, batch_size, augment, seed=0, classes=0, devices=ONE_DEVICE):
         self.x, self.y = x, np.asarray(y, "int32")
         self.batch_size = min(batch_size, len(x))
+        devices.check_batch(self.batch_size)
+        self.share = devices.share(self.batch_size)
         self.augment, self.seed, self.classes = augment, seed, classes
         self.steps_per_epoch = len(x) // self.batch_size
         self._order = None
 
     def examples(self, step):
-        """The epoch of a step, counted over the whole training, and the examples of its batch."""
+        """The epoch of a step, counted over the whole training, and the examples of its batch.
+
+        Where several processes train together: this process's share of them.
+        """
         epoch, batch = divmod(step, self.steps_per_epoch)
         if self._order is None or self._order[0] != epoch:
             generator = np.random.default_rng((self.seed, epoch))
             self._order = epoch, generator.permutation(len(self.x)).astype("int32")
         order = self._order[1]
-        return np.int32(epoch), order[batch * self.batch_size : (batch + 1) * self.batch_size]
+        chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+        return np.int32(epoch), chosen[self.share]
 
     def _batch(self, x, y, epoch, examples):
         images = self.augment(ops.take(x, examples, axis=0), epoch, examples)

@@ -6,22 +6,23 @@ import inspect
 import keras
 
 from keras_pde import data as datasets
-from keras_pde import hub, models, registry
+from keras_pde import hub, registry
 from keras_pde.recipes import schedules
 from keras_pde.recipes.augment import Augment
 from keras_pde.recipes.batches import Batches
+from keras_pde.recipes.devices import ONE_DEVICE, Devices
 from keras_pde.recipes.recipe import Part, Recipe
 from keras_pde.recipes.schedules import call
-from keras_pde.training import RobustModel
+from keras_pde.training import RobustModel, replicas
 from keras_pde.training.objective import compose
 
 
-def check(recipe: Recipe) -> None:
+def check(recipe: Recipe, devices: Devices = ONE_DEVICE) -> None:
     """Builds what needs no data, so that a mistake shows before hours of training.
 
     Raises:
-        ValueError: an unknown component or argument, a value that its component refuses, or a
-            recipe for another backend.
+        ValueError: an unknown component or argument, a value that its component refuses, a
+            recipe for another backend, or an option that Keras cannot do on several devices.
     """
     wanted, backend = recipe.training.backend, keras.backend.backend()
     if wanted and wanted != backend:
@@ -31,7 +32,9 @@ def check(recipe: Recipe) -> None:
         )
     _check_model(recipe.model)
     objective(recipe)
-    optimizer(recipe, steps=100)
+    made = optimizer(recipe, steps=100)
+    if backend == "tensorflow" and devices.count > 1:
+        replicas.check_optimizer(made)
     for evaluation in recipe.evaluation:
         attacks(evaluation)
 
@@ -76,7 +79,7 @@ def architecture(recipe: Recipe, loaded) -> tuple[str, dict]:
 def network(recipe: Recipe, loaded) -> keras.Model:
     """The network with its initial weights, or with those of the model it starts `from`."""
     name, arguments = architecture(recipe, loaded)
-    model = models.create(name, **arguments)
+    model = call(registry.get("model", name), arguments, f"model {name!r}")
     source = recipe.model.arguments.get("from")
     if source is not None:
         _inherit(model, hub.load_model(source), source)
@@ -183,9 +186,9 @@ def robust_model(recipe: Recipe, loaded, steps) -> RobustModel:
     return robust
 
 
-def batches(recipe: Recipe, loaded, training_part) -> Batches:
+def batches(recipe: Recipe, loaded, training_part, devices: Devices = ONE_DEVICE) -> Batches:
     """The training batches."""
     data, training = recipe.data, recipe.training
     augment = Augment(data.crop, data.flip, data.cutout, training.seed)
     classes = len(loaded.class_names) if training.label_smoothing else 0
-    return Batches(*training_part, training.batch_size, augment, training.seed, classes)
+    return Batches(*training_part, training.batch_size, augment, training.seed, classes, devices)

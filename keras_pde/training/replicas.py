@@ -51,19 +51,29 @@ else:
 
 def check_supported(optimizer, model):
     """Refuses what Keras cannot do, or does wrongly, under a strategy of several replicas."""
-    for name, reason in _UNSUPPORTED.items():
-        value = getattr(optimizer, name)
-        if value and (name != "ema_overwrite_frequency" or optimizer.use_ema):
-            raise ValueError(
-                f"Received an optimizer with {name}={value} under a strategy of several replicas, "
-                f"where {reason}. Create the optimizer without it."
-            )
+    check_optimizer(optimizer)
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization) and not layer.synchronized:
             raise ValueError(
                 f"Received the layer {layer.name!r} with synchronized=False under a strategy of "
                 "several replicas, whose moving statistics would drift apart, so that the saved "
                 "model is not the trained one. Build it with synchronized=True."
+            )
+
+
+def check_optimizer(optimizer):
+    """The part of it that needs no model."""
+    if isinstance(optimizer, keras.optimizers.ScheduleFreeAdamW):
+        raise ValueError(
+            "Received ScheduleFreeAdamW under a strategy of several replicas, where Keras reads "
+            "its momenta after their update and trains something else. Use another, such as AdamW."
+        )
+    for name, reason in _UNSUPPORTED.items():
+        value = getattr(optimizer, name)
+        if value and (name != "ema_overwrite_frequency" or optimizer.use_ema):
+            raise ValueError(
+                f"Received an optimizer with {name}={value} under a strategy of several replicas, "
+                f"where {reason}. Create the optimizer without it."
             )
 
 
