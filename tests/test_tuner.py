@@ -1,13 +1,16 @@
 """Searches: what a trial is, what is left behind, and what happens when something goes wrong."""
 
 import dataclasses
+import io
 import json
 
 import numpy as np
 import pytest
 from recipe_cases import recipe, write_data
+from rich.console import Console
 
 from keras_pde import cli, recipes, registry
+from keras_pde.cli import tune
 from keras_pde.recipes import build
 
 keras_tuner = pytest.importorskip("keras_tuner")
@@ -250,7 +253,7 @@ def test_without_keras_tuner_the_error_says_what_to_install(toy, tmp_path, monke
         search(toy(), tmp_path / "s", 1)
 
 
-# The picture
+# What is shown
 
 
 def test_the_front_holds_what_nothing_beats():
@@ -271,3 +274,24 @@ def test_ranking_follows_the_objective():
     ]
     assert [trial.number for trial in ranked(trials, "val_loss")] == [0, 2]
     assert [trial.number for trial in ranked(trials, "val_accuracy")] == [2, 0]
+
+
+def test_the_table_shows_running_finished_and_failed_trials():
+    accuracies = {"val_accuracy": 0.875, "val_robust_accuracy": 0.5}
+    trials = [
+        Trial(0, {"objective.epsilon": 0.0123456}, "completed", 4, 4, 61.2, accuracies),
+        Trial(1, {"objective.epsilon": 0.5}, "failed", 1, 4, 3.0, reason="it is too large"),
+        Trial(2, {"objective.epsilon": 0.1}, epoch=2, epochs=4),
+    ]
+    console = Console(file=io.StringIO(), width=120)
+    console.print(tune._table(trials))
+    cells = [
+        [cell.strip() for cell in line.split("\u2502")[1:-1]]
+        for line in console.file.getvalue().splitlines()
+        if line.startswith("\u2502")
+    ]
+    assert cells == [
+        ["0", "0.01235", "87.5 %", "50.0 %", "61", "4 epochs"],
+        ["1", "0.5", "-", "-", "3", "failed: it is too large"],
+        ["2", "0.1", "-", "-", "0", "epoch 2/4"],
+    ]

@@ -1,8 +1,11 @@
 """[search]: what is understood, what is refused before the first trial, and what a trial gets."""
 
+from pathlib import Path
+
 import pytest
 from recipe_cases import recipe
 
+import keras_pde
 from keras_pde.tuner import Space, spaces
 from keras_pde.tuner.hypermodel import _value
 from keras_pde.tuner.space import corners
@@ -127,3 +130,17 @@ def test_values_keep_their_type_and_stay_short(space, value):
     received = _value(space, _Last())
     assert received == value
     assert type(received) is type(value)
+
+
+def test_keras_tuner_is_imported_for_searches_only():
+    package = Path(keras_pde.__file__).parent
+    importing, at_once = set(), set()
+    for path in package.rglob("*.py"):
+        for line in path.read_text().splitlines():
+            words = line.split()
+            if words[:1] in (["import"], ["from"]) and "keras_tuner" in words[1].split("."):
+                importing.add(path.name)
+            if line.startswith(("from keras_pde.tuner", "import keras_pde.tuner")):
+                at_once.add(path.parent.name)
+    assert importing == {"extra.py"}
+    assert at_once == {"tuner"}

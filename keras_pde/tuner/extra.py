@@ -22,6 +22,7 @@ def require():
     for name in needed:
         if importlib.util.find_spec(name) is None:
             raise ImportError(
-                f"Searches need {name}, which is not installed: pip install 'keras_pde[tuner]'."
+                f"Searches need {name}, which is not installed: pip install 'keras_pde[tuner]' "
+                "(without TensorFlow: pip install keras-tuner scikit-learn)."
             )
     return keras_tuner
