@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_pde import environment, hub
+from keras_pde import environment, hub, models
 from keras_pde.attacks import Target
 from keras_pde.evaluation import evaluate
 from keras_pde.evaluation.report import percent
@@ -16,7 +16,7 @@ def kept_model(recipe, folder, loaded) -> keras.Model:
     weights, _ = folder.read_arrays(BEST)
     with build.precision("float32"):
         name, arguments = build.architecture(recipe, loaded)
-        model = build.models.create(name, **arguments)
+        model = models.create(name, **arguments)
     model.set_weights(weights)
     return model
 

@@ -51,6 +51,8 @@ class RobustModel(Hook, keras.Model):
             of BatchNormalization's statistics over training steps; `None` for none. The average is
             a model too, `.averaged`; `evaluate`, `predict` and all `val_*` are then about it, and
             `fit` trains `.model` as before. The decay grows to its value as (1 + t) / (10 + t).
+            Weights files of the wrapper then hold both networks, and `.averaged.save_weights`
+            writes one for the plain model.
 
     Raises:
         ValueError: not a Keras model, an unknown objective; in `compile`, a loss that does not fit
@@ -104,10 +106,14 @@ class RobustModel(Hook, keras.Model):
         return self.model.compute_output_shape(input_shape)
 
     def save_weights(self, filepath, *args, **kwargs):
+        if self.averaged:
+            return super().save_weights(filepath, *args, **kwargs)  # both networks
         with self._lent_optimizer():
             return self.model.save_weights(filepath, *args, **kwargs)
 
     def load_weights(self, filepath, *args, **kwargs):
+        if self.averaged:
+            return super().load_weights(filepath, *args, **kwargs)
         with self._lent_optimizer():
             return self.model.load_weights(filepath, *args, **kwargs)
 

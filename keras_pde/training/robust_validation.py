@@ -1,6 +1,7 @@
 import keras
 
 from keras_pde.attacks import PGD, Attack, Target
+from keras_pde.checks import check_images
 
 
 class RobustValidation(keras.callbacks.Callback):
@@ -22,7 +23,8 @@ class RobustValidation(keras.callbacks.Callback):
         name: of the logged number.
 
     Raises:
-        ValueError: `attack` is not one, or `every` is less than 1.
+        ValueError: `attack` is not one or has no epsilon, `every` is less than 1, or the images or
+            labels are unfit.
 
     Example:
 
@@ -42,8 +44,16 @@ class RobustValidation(keras.callbacks.Callback):
                 f"Received attack={attack!r}; expected an attack of `keras_pde.attacks`, such as "
                 "PGD('linf', epsilon=0.1, steps=10)."
             )
-        if every < 1:
-            raise ValueError(f"Received every={every!r}; expected at least 1.")
+        if attack.epsilon == float("inf"):
+            raise ValueError(
+                f"Received the attack {attack!r}, which has no epsilon at which to be robust; "
+                "expected one that has, such as PGD."
+            )
+        if not isinstance(every, int) or every < 1:
+            raise ValueError(f"Received every={every!r}; expected at least 1, an integer.")
+        check_images(x, attack.bounds, "x")
+        if len(x) != len(y):
+            raise ValueError(f"Received {len(y)} labels for {len(x)} images; expected as many.")
         self.x, self.y, self.attack = x, y, attack
         self.every, self.batch_size, self.name = every, batch_size, name
         self.last = None
