@@ -247,10 +247,14 @@ def test_unknown_options(options, message, toy, tmp_path):
     assert not (tmp_path / "s").exists()
 
 
-def test_without_keras_tuner_the_error_says_what_to_install(toy, tmp_path, monkeypatch):
-    monkeypatch.setattr(extra.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r"keras_tuner.*pip install 'keras_pde\[tuner\]'"):
-        search(toy(), tmp_path / "s", 1)
+@pytest.mark.parametrize("absent", ["keras_tuner", "sklearn"])
+def test_what_is_not_installed_is_named_before_anything_is_written(
+    absent, toy, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(extra.importlib.util, "find_spec", lambda name: name != absent or None)
+    with pytest.raises(ImportError, match=rf"{absent}.*pip install 'keras_pde\[tuner\]'"):
+        search(toy(), tmp_path / "s", 1, tuner="bayesian")
+    assert not (tmp_path / "s").exists()
 
 
 # What is shown

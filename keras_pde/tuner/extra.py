@@ -10,13 +10,16 @@ except ImportError:  # it is an extra
     keras_tuner = None
 
 
-def require():
+def require(*modules):
     """Keras Tuner's module.
+
+    Args:
+        *modules: names of others that a search needs.
 
     Raises:
         ImportError: it, or what it needs, is not installed.
     """
-    needed = ["keras_tuner"]
+    needed = ["keras_tuner", *modules]
     if keras.backend.backend() == "tensorflow":
         needed.append("tensorboard")  # without it each trial would fail
     for name in needed:

@@ -69,13 +69,13 @@ def search(
 
     >>> trials = keras_pde.tuner.search(recipe, "runs/search", trials=20, tuner="bayesian")
     """
-    require()
     for what, received, known in (
         ("tuner", tuner, TUNERS),
         ("objective", objective, OBJECTIVES),
     ):
         if received not in known:
             raise unknown_name(what, received, known)
+    require(*(["sklearn"] if tuner == "bayesian" else []))
     role, folder = chief.role(), RunFolder(out)
     hypermodel = RobustHyperModel(recipe, data_dir, download)
     records = Trials(folder / "trials")
