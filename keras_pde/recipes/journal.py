@@ -3,7 +3,11 @@ import time
 import keras
 from keras import ops
 
+from keras_pde.recipes import curves
+from keras_pde.recipes.devices import ONE_DEVICE
 from keras_pde.recipes.run_folder import BEST, CHECKPOINT, RUN
+
+ROBUST = "val_robust_accuracy"
 
 
 class Journal(keras.callbacks.Callback):
@@ -13,18 +17,23 @@ class Journal(keras.callbacks.Callback):
         folder: the `RunFolder`.
         robust: the `RobustModel` in training.
         facts: what `run.json` says beside the history.
-        select: logged quantity whose largest value names the epoch to keep, or "last".
+        validation: the recipe's, which says when held-out images are attacked, and which epoch is
+            kept.
         max_minutes: stop before an epoch that would end later than so many minutes from now.
         say: function of a line of text.
         progress: function of (text, finished, total), or `None`.
+        devices: of the training; their first process writes.
     """
 
     async_safe = True  # what it does after a batch may happen while the next one runs
 
-    def __init__(self, folder, robust, facts, select, max_minutes, say, progress):
+    def __init__(
+        self, folder, robust, facts, validation, max_minutes, say, progress, devices=ONE_DEVICE
+    ):
         super().__init__()
-        self.folder, self.robust, self.facts, self.select = folder, robust, facts, select
-        self.say, self.progress = say, progress
+        self.folder, self.robust, self.facts = folder, robust, facts
+        self.validation = validation
+        self.say, self.progress, self.devices = say, progress, devices
         self.deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
         self.history: list[dict] = []
         self.best = None
@@ -68,32 +77,46 @@ class Journal(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         seconds = time.monotonic() - self._began
-        row = {"epoch": epoch + 1, **{k: float(v) for k, v in (logs or {}).items()}}
+        row = {"epoch": epoch + 1, **{k: float(v) for k, v in logs.items()}}
+        if not self._is_attacked(epoch + 1):
+            del row[ROBUST]  # the callback repeats the last value; only measured ones count
+        row["learning_rate"] = float(ops.convert_to_numpy(self.robust.optimizer.learning_rate))
         row["seconds"] = round(seconds, 2)
         self.history.append(row)
+        self.devices.first_does(self._write, row)
+        if self.deadline is not None and epoch + 1 < self.params["epochs"]:
+            late = time.monotonic() + seconds > self.deadline
+            self.model.stop_training = self.devices.agree(late)
+
+    def _write(self, row):
         # Files in the order of their dependence: the checkpoint makes the epoch count.
         if self._is_best(row):
             self.best = row
             weights = [ops.convert_to_numpy(w) for w in self.robust.result.weights]
-            self.folder.write_arrays(BEST, weights, epoch=epoch + 1)
+            self.folder.write_arrays(BEST, weights, epoch=row["epoch"])
         state = [ops.convert_to_numpy(v) for v in self._state()]
         self.folder.write_arrays(CHECKPOINT, state, history=self.history, best=self.best)
         self.write_facts("training")
         self._log_scalars(row)
         self.say(self._line(row))
-        finished = epoch + 1 == self.params["epochs"]
-        if self.deadline is not None and not finished:
-            self.model.stop_training = time.monotonic() + seconds > self.deadline
+
+    def _is_attacked(self, epoch):
+        return epoch in (1, self.params["epochs"]) or epoch % self.validation.every == 0
 
     def _is_best(self, row):
-        if self.select == "last" or self.best is None:
+        select = self.validation.select
+        if select == "last" or self.best is None:
             return True
-        if self.select not in row:
-            raise ValueError(
-                f'Received validation.select = {self.select!r}; expected "last" or one of '
-                f"{[k for k in row if k.startswith('val_')]}."
-            )
-        return row[self.select] >= self.best[self.select]
+        # The later one of equals: if nothing is robust yet, the network has at least learned more.
+        return select in row and row[select] >= self.best[select]
+
+    def robust_accuracy(self) -> float | None:
+        """The last one that was measured."""
+        return next((row[ROBUST] for row in reversed(self.history) if ROBUST in row), None)
+
+    def plot(self, path):
+        """Draws the course of the training."""
+        curves.plot(self.history, path, self.facts["title"], self.best["epoch"])
 
     def write_facts(self, state):
         """Writes `run.json`."""
@@ -118,6 +141,6 @@ class Journal(keras.callbacks.Callback):
             else:
                 self._board = Writer(str(self.folder / "tensorboard"))
         if self._board:
-            for name, value in row.items():
-                self._board.add_scalar(name, value, row["epoch"])
+            for name in row.keys() - {"epoch"}:
+                self._board.add_scalar(name, row[name], row["epoch"])
             self._board.flush()

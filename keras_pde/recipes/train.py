@@ -1,8 +1,12 @@
+import contextlib
+
+import keras
 import numpy as np
 
 from keras_pde import environment
 from keras_pde.attacks import PGD
-from keras_pde.recipes import build, curves
+from keras_pde.recipes import build
+from keras_pde.recipes.devices import ONE_DEVICE, find
 from keras_pde.recipes.finish import finish
 from keras_pde.recipes.journal import Journal
 from keras_pde.recipes.run_folder import RunFolder
@@ -16,6 +20,7 @@ def train(
     resume=False,
     max_minutes=None,
     evaluate=True,
+    devices=None,
     data_dir=None,
     download=False,
     say=print,
@@ -32,6 +37,8 @@ def train(
         resume: go on with the training in that folder.
         max_minutes: stop cleanly before the epoch that would end later than that.
         evaluate: whether to run the recipe's evaluations at the end.
+        devices: number of devices that share each batch, or "auto", as in `devices.find`; `None`
+            for one.
         data_dir, download: as in `keras_pde.data.load`.
         say: function of a line of text.
         progress: function of (text, finished, total), or `None`.
@@ -49,24 +56,36 @@ def train(
     >>> run = keras_pde.recipes.train(recipe, "runs/mnist-linf")
     >>> model = keras_pde.load_model(run / "model")
     """
-    build.check(recipe)
+    devices = find(devices)
+    if not devices.first:
+        say, progress = _silent, None
+    build.check(recipe, devices)
     folder = RunFolder(out)
+    devices.first_does(folder.check, recipe, resume)
     loaded, training_part, held_out = build.dataset(recipe, data_dir, download)
-    with folder.locked():
-        folder.start(recipe, resume)
-        batches = build.batches(recipe, loaded, training_part)
-        epochs, steps = recipe.training.epochs, batches.steps_per_epoch
+    batches = build.batches(recipe, loaded, training_part, devices)
+    epochs, steps = recipe.training.epochs, batches.steps_per_epoch
+    with devices.scope():
         robust = build.robust_model(recipe, loaded, epochs * steps)
+    with contextlib.ExitStack() as stack:
+
+        def claim():  # nothing is created before all else is known to be right
+            stack.enter_context(folder.locked())
+            folder.start(recipe, resume)
+
+        devices.first_does(claim)
         journal = Journal(
             folder,
             robust,
-            _facts(recipe, loaded, training_part, held_out),
-            recipe.validation.select,
+            _facts(recipe, loaded, training_part, held_out, devices),
+            recipe.validation,
             max_minutes,
             say,
             progress,
+            devices,
         )
-        done = journal.restore()
+        with devices.scope():
+            done = journal.restore()
         say(
             f"{recipe.title}: {loaded.name}, {len(training_part[0])} training and "
             f"{len(held_out[0])} validation images, {robust.model.count_params()} parameters, "
@@ -75,25 +94,52 @@ def train(
         if done:
             say(f"Resumed after epoch {done} of {epochs}.")
         if done < epochs:
-            before = journal.history[-1]["val_robust_accuracy"] if done else None
-            fit(recipe, robust, batches, held_out, [journal], done, robust_accuracy=before)
-        curves.plot(journal.history, folder / "curves.png", recipe.title, journal.best["epoch"])
-        if len(journal.history) < epochs:
-            journal.write_facts("stopped")
-            say(
-                f"Stopped after epoch {len(journal.history)} of {epochs}, as --max-minutes says. "
-                "--resume goes on."
+            before = journal.robust_accuracy()
+            fit(
+                recipe,
+                robust,
+                batches,
+                held_out,
+                [journal],
+                done,
+                robust_accuracy=before,
+                devices=devices,
             )
+        elif folder.state() == "finished":
+            say("It is finished already: nothing is left to do.")
             return folder
-        journal.write_facts("trained")
-        if evaluate:
-            finish(recipe, folder, loaded, journal, say, progress)
-            journal.write_facts("finished")
+        devices.first_does(_conclude, recipe, folder, loaded, journal, evaluate, say, progress)
     return folder
 
 
+def _silent(text):
+    """What processes other than the first say."""
+
+
+def _conclude(recipe, folder, loaded, journal, evaluate, say, progress):
+    folder.draw("curves.png", journal.plot)
+    done, epochs = len(journal.history), recipe.training.epochs
+    if done < epochs:
+        journal.write_facts("stopped")
+        say(f"Stopped after epoch {done} of {epochs}, as --max-minutes says. --resume goes on.")
+        return
+    journal.write_facts("trained")
+    if evaluate:
+        finish(recipe, folder, loaded, journal, say, progress)
+        journal.write_facts("finished")
+
+
 def fit(
-    recipe, robust, batches, held_out, callbacks, first=0, last=None, robust_accuracy=None, **kwargs
+    recipe,
+    robust,
+    batches,
+    held_out,
+    callbacks,
+    first=0,
+    last=None,
+    robust_accuracy=None,
+    devices=ONE_DEVICE,
+    **kwargs,
 ):
     """Trains from epoch `first` to `last`, attacking held-out images after each; the `History`.
 
@@ -105,6 +151,7 @@ def fit(
         first: number of finished epochs.
         last: number of finished epochs in the end; default: the recipe's.
         robust_accuracy: the last one found, if `first` is not 0.
+        devices: those of `robust` and `batches`.
         **kwargs: for `keras.Model.fit`.
     """
     steps, last = batches.steps_per_epoch, last or recipe.training.epochs
@@ -119,17 +166,48 @@ def fit(
     )
     attacked.last = robust_accuracy
     labels = np.eye(batches.classes, dtype="float32")[y] if batches.classes else y
-    return robust.fit(
-        batches.stream(first * steps, last * steps),
-        initial_epoch=first,
-        epochs=last,
-        steps_per_epoch=steps,
-        shuffle=False,
-        validation_data=(x, labels),
-        validation_batch_size=_divisor(len(x), 500),
-        callbacks=[attacked, *callbacks],
-        **{"verbose": 0, **kwargs},
-    )
+    rows, size = _validation_rows(len(x), devices)
+    with devices.scope():
+        return robust.fit(
+            batches.stream(first * steps, last * steps),
+            initial_epoch=first,
+            epochs=last,
+            steps_per_epoch=steps,
+            shuffle=False,
+            validation_data=(x[rows], labels[rows]),
+            validation_batch_size=size,
+            callbacks=[
+                keras.callbacks.LambdaCallback(on_epoch_end=_check_finite),
+                attacked,
+                *callbacks,
+            ],
+            **{"verbose": 0, **kwargs},
+        )
+
+
+def _validation_rows(count, devices):
+    """This process's rows of the held-out images, and how many of them make a batch.
+
+    Devices take equal shares of a batch: of an odd image or two there is no clean loss.
+    """
+    shares = count // devices.count
+    if not shares:
+        raise ValueError(
+            f"Received {count} held-out images for {devices.count} devices; expected at least as "
+            "many: raise data.validation."
+        )
+    size = _divisor(shares, max(1, 500 // devices.count)) * devices.count
+    return devices.share(shares * devices.count), size // devices.processes
+
+
+def _check_finite(epoch, logs):
+    broken = [name for name, value in logs.items() if not np.isfinite(value)]
+    if broken:
+        raise ValueError(
+            f"Received {broken[0]} = {logs[broken[0]]} in epoch {epoch + 1}; expected a number: "
+            "the training has diverged. What was finished before is kept, but would diverge again: "
+            "lower the learning rate in [schedule] and train anew."
+        )
 
 
 def _divisor(count, largest):
@@ -139,13 +217,15 @@ def _divisor(count, largest):
     )
 
 
-def _facts(recipe, loaded, training_part, held_out):
+def _facts(recipe, loaded, training_part, held_out, devices):
     return {
         "title": recipe.title,
         "seed": recipe.training.seed,
         "data": loaded.name,
         "training_images": len(training_part[0]),
         "validation_images": len(held_out[0]),
+        "devices": devices.count,
+        "processes": devices.processes,
         "commit": environment.commit(),
         "environment": environment.describe(),
     }

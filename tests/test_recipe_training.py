@@ -1,0 +1,430 @@
+"""Recipes run from end to end: what is written, what survives kills and full disks."""
+
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from recipe_cases import (
+    BACKEND,
+    quietly,
+    recipe,
+    toy_recipe,
+    toy_registered,
+    write_data,
+)
+
+import keras_pde as kp
+from keras_pde import cli, recipes
+from keras_pde.recipes import RunFolder, build
+
+ROBUST = "val_robust_accuracy"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def toy():
+    with toy_registered():
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with the data."""
+    folder = tmp_path_factory.mktemp("recipes")
+    write_data(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def toml(folder):
+    """The recipe as a file."""
+    path = folder / "toy.toml"
+    path.write_text(toy_recipe(folder / "toy.npz").to_toml(), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(folder, toml):
+    """An uninterrupted training, and what it said."""
+    lines = []
+    return recipes.train(recipes.load(toml), folder / "whole", say=lines.append), lines
+
+
+def train(toml, out, **options):
+    return recipes.train(recipes.load(toml), out, **{"say": quietly, **options})
+
+
+def short(folder, **changes):
+    """A recipe without evaluation."""
+    changes = {"training.epochs": 2, "evaluation": [], **changes}
+    return toy_recipe(folder / "toy.npz", **changes)
+
+
+def history(run):
+    return [
+        {k: v for k, v in row.items() if k != "seconds"}
+        for row in run.read_json("run.json")["history"]
+    ]
+
+
+def assert_same_run(run, expected):
+    """Same bits in all that a training leaves."""
+    for name in ("checkpoint.npz", "best.npz"):
+        for a, b in zip(run.read_arrays(name)[0], expected.read_arrays(name)[0], strict=True):
+            assert a.dtype == b.dtype
+            np.testing.assert_array_equal(a, b)
+    assert history(run) == history(expected)
+    models = [kp.load_model(r / "model").get_weights() for r in (run, expected)]
+    for a, b in zip(*models, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+# What is written
+
+
+def test_a_run_writes_what_its_folder_promises(whole, toml):
+    run, lines = whole
+    visible = {path.name for path in run.path.iterdir() if not path.name.startswith(".")}
+    assert visible == {
+        "recipe.toml",
+        "run.json",
+        "checkpoint.npz",
+        "best.npz",
+        "curves.png",
+        "tensorboard",
+        "model",
+        "report_linf.json",
+        "report_linf.png",
+    }
+    assert {path.name for path in run.path.glob(".*")} == {".lock"}
+    for name in ("curves.png", "report_linf.png"):
+        assert (run / name).read_bytes().startswith(b"\x89PNG")
+    assert recipes.load(run / "recipe.toml") == recipes.load(toml)
+    facts = run.read_json("run.json")
+    assert (facts["state"], facts["seed"], facts["data"]) == ("finished", 0, "toy")
+    assert (facts["training_images"], facts["validation_images"]) == (36, 8)
+    assert facts["commit"]
+    assert facts["environment"]["backend"] == BACKEND
+    assert facts["environment"]["keras"] == keras.__version__
+    assert [row["epoch"] for row in facts["history"]] == [1, 2, 3, 4, 5]
+    assert all(row["seconds"] >= 0 and row["loss"] > 0 for row in facts["history"])
+    assert facts["kept"] in facts["history"]
+    assert sum(line.startswith("epoch ") for line in lines) == 5
+    assert str(run.path) in lines[0] and "Saved" in lines[-1]
+
+
+def test_the_saved_model_is_the_best_epoch_measured_on_test_images(whole, folder):
+    run, _ = whole
+    card = kp.hub.load_card(run / "model")
+    model = kp.load_model(run / "model")
+    best, facts = run.read_arrays("best.npz")
+    assert facts["epoch"] == card.provenance["kept"]["epoch"]
+    for ours, theirs in zip(best, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    data = kp.data.load(folder / "toy.npz")
+    x, y = data.x_test[:10], data.y_test[:10]
+    attacks = [kp.attacks.FGSM("linf", 0.1)]
+    report = kp.evaluate(model, x, y, norm="linf", epsilons=[0.1], attacks=attacks)
+    (row,) = card.measurements
+    assert row.robust_accuracy == report.robust_accuracy(0.1)
+    assert card.recipe == recipes.load(run / "recipe.toml").values
+    assert card.name == "toy/linf-0.1/recipe_toy"
+
+
+def test_only_measured_robust_accuracies_are_written_down(whole):
+    """`every` is 2; the last epoch is always attacked, and one that is not is never kept."""
+    rows = history(whole[0])
+    assert [row["epoch"] for row in rows if ROBUST in row] == [1, 2, 4, 5]
+    kept = whole[0].read_json("run.json")["kept"]
+    best = max(row[ROBUST] for row in rows if ROBUST in row)
+    assert kept["epoch"] == max(row["epoch"] for row in rows if row.get(ROBUST) == best)
+
+
+def test_learning_rates_are_those_of_the_schedule(whole):
+    schedule = kp.recipes.schedules.create("one_cycle", {"peak": 0.1}, 20)
+    found = [row["learning_rate"] for row in history(whole[0])]
+    expected = [float(ops.convert_to_numpy(schedule(4 * epoch))) for epoch in range(1, 6)]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_tensorboard_shows_the_course(whole):
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    from tensorboard.util.tensor_util import make_ndarray
+
+    events = reader.EventAccumulator(str(whole[0] / "tensorboard"))
+    events.Reload()
+    for name in ("loss", "val_accuracy", ROBUST, "learning_rate"):
+        found = {e.step: make_ndarray(e.tensor_proto).item() for e in events.Tensors(name)}
+        rows = {row["epoch"]: row[name] for row in history(whole[0]) if name in row}
+        assert found == pytest.approx(rows)
+
+
+def test_tensorboard_is_not_needed(folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard.summary", None)
+    lines = []
+    run = recipes.train(short(folder), tmp_path / "run", evaluate=False, say=lines.append)
+    assert sum("pip install tensorboard" in line for line in lines) == 1
+    assert not (run / "tensorboard").exists()
+
+
+# Interruptions
+
+
+def test_a_killed_training_ends_with_the_same_bits(whole, folder, toml):
+    """Killed in the middle of an epoch, and again before the files of an epoch stand."""
+    run = RunFolder(folder / "killed")
+    script = str(Path(__file__).with_name("recipe_cases.py"))
+    root = str(Path(kp.__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": root, "KERAS_BACKEND": BACKEND}
+    for when in ("training", "writing"):
+        done = subprocess.run(
+            [sys.executable, script, str(folder), when],
+            capture_output=True,
+            env=environment,
+            timeout=300,
+        )
+        assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+        assert len(history(run)) == 2
+        assert not (run / "model").exists()
+    assert list(run.path.glob(".best.npz.*")) + list(run.path.glob(".checkpoint.npz.*"))
+    lines = []
+    train(toml, run.path, resume=True, say=lines.append)
+    assert "Resumed after epoch 2 of 5." in lines
+    assert {path.name for path in run.path.glob(".*")} == {".lock"}
+    assert_same_run(run, whole[0])
+
+
+def test_max_minutes_stops_after_an_epoch_and_resume_goes_on(whole, folder, toml):
+    lines = []
+    out = folder / "stopped"
+    run = train(toml, out, max_minutes=0, say=lines.append)
+    assert run.read_json("run.json")["state"] == "stopped"
+    assert len(history(run)) == 1
+    assert "--max-minutes" in lines[-1] and "--resume" in lines[-1]
+    assert (run / "curves.png").exists() and not (run / "model").exists()
+    train(toml, out, resume=True, max_minutes=60)
+    assert_same_run(run, whole[0])
+
+
+def test_resume_does_only_what_is_left(folder, toml, tmp_path):
+    changes = {"training.epochs": 2}
+    toy = toy_recipe(folder / "toy.npz", **changes)
+    run = recipes.train(toy, tmp_path / "run", evaluate=False, say=quietly)
+    assert run.read_json("run.json")["state"] == "trained"
+    assert not (run / "model").exists()
+    before = (run / "checkpoint.npz").stat().st_mtime_ns
+    recipes.train(toy, run.path, resume=True, say=quietly)
+    assert run.read_json("run.json")["state"] == "finished"
+    assert (run / "checkpoint.npz").stat().st_mtime_ns == before
+    card = (run / "model" / "card.json").stat().st_mtime_ns
+    lines = []
+    recipes.train(toy, run.path, resume=True, say=lines.append)
+    assert "nothing is left" in lines[-1]
+    assert (run / "model" / "card.json").stat().st_mtime_ns == card
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(folder, tmp_path):
+    """The kernel refuses to write as much as a checkpoint."""
+    toy = short(folder, **{"training.epochs": 3})
+    whole = recipes.train(toy, tmp_path / "whole", evaluate=False, say=quietly)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    size = (whole / "checkpoint.npz").stat().st_size // 2
+
+    def fill(line):
+        if line.startswith("epoch 1/"):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+
+    out = tmp_path / "full"
+    try:
+        with pytest.raises(OSError, match=r"\.npz cannot be written .*--resume"):
+            recipes.train(toy, out, evaluate=False, say=fill)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    run = RunFolder(out)
+    assert len(run.read_arrays("checkpoint.npz")[1]["history"]) == 1
+    assert {path.name for path in run.path.glob(".*")} == {".lock"}
+    recipes.train(toy, out, evaluate=False, resume=True, say=quietly)
+    assert history(run) == history(whole)
+
+
+def test_a_diverging_training_stops_and_says_when(folder, tmp_path):
+    schedule = {"name": "step", "rate": 0.1, "factors": [1e30], "at": [0.5]}
+    toy = short(folder, schedule=schedule, **{"training.epochs": 4})
+    with pytest.raises(ValueError, match=r"in epoch 3; .*diverged.*\[schedule\]"):
+        recipes.train(toy, tmp_path / "run", say=quietly)
+    run = RunFolder(tmp_path / "run")
+    assert len(run.read_arrays("checkpoint.npz")[1]["history"]) == 2
+    assert np.isfinite(run.read_arrays("best.npz")[0][0]).all()
+    json.loads((run / "run.json").read_text(), parse_constant=pytest.fail)
+
+
+# Refusals
+
+
+def test_absent_data_are_missed_at_once_and_nothing_is_created(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+    began = time.monotonic()
+    with pytest.raises(FileNotFoundError, match="Ways to get it"):
+        recipes.train(recipe(data={"name": "cifar10"}), tmp_path / "runs" / "run")
+    assert time.monotonic() - began < 2
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "message"),
+    [
+        ({}, {"resume": True}, "holds no training"),
+        ({"model.width": "x"}, {}, "width"),
+        ({"data.validation": 44}, {}, "validation size of 44"),
+        ({"optimizer.nesterof": True}, {}, "Did you mean 'nesterov'"),
+    ],
+)
+def test_nothing_is_created_before_all_is_right(folder, tmp_path, changes, options, message):
+    with pytest.raises(ValueError, match=message):
+        recipes.train(short(folder, **changes), tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_has_one_training(whole, toml, tmp_path):
+    run, _ = whole
+    with pytest.raises(ValueError, match="holds a training; expected an empty one, or --resume"):
+        train(toml, run.path)
+    with RunFolder(tmp_path / "busy").locked(), pytest.raises(ValueError, match="another process"):
+        train(toml, tmp_path / "busy")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    for path in (tmp_path / "mine", tmp_path / "mine" / "notes.txt"):
+        with pytest.raises(ValueError, match="which is not empty"):
+            train(toml, path)
+
+
+def test_a_training_is_resumed_by_its_own_recipe_only(whole, toml):
+    other = recipes.load(toml).replaced({"training.seed": 1, "evaluation.0.images": 12})
+    expected = r"\(evaluation.0.images: 10 -> 12, training.seed: None -> 1\)"
+    with pytest.raises(ValueError, match=expected):
+        recipes.train(other, whole[0].path, resume=True)
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "other"])
+def test_a_damaged_checkpoint_is_named(folder, tmp_path, damage):
+    toy = short(folder)
+    run = recipes.train(toy, tmp_path / "run", evaluate=False, max_minutes=0, say=quietly)
+    path = run / "checkpoint.npz"
+    if damage == "other":
+        run.write_arrays("checkpoint.npz", [np.zeros(3)], history=[], best=None)
+    else:
+        path.write_bytes(path.read_bytes()[: 1000 if damage == "cut" else 0])
+    with pytest.raises(ValueError, match=re.escape(str(path))):
+        recipes.train(toy, run.path, resume=True, say=quietly)
+
+
+# Parts that are put together
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_keeps_weights_and_logits_in_float32(folder, precision):
+    toy = short(folder, **{"training.precision": precision})
+    loaded, part, _ = build.dataset(toy)
+    robust = build.robust_model(toy, loaded, steps=8)
+    assert robust.model.layers[1].compute_dtype == precision.removeprefix("mixed_")
+    for network in (robust.model, robust.averaged):
+        assert {w.dtype for w in network.weights} == {"float32"}
+        assert ops.convert_to_numpy(network(part[0][:2])).dtype == "float32"
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def test_mixed_precision_is_resumed_with_its_loss_scale_and_saved_in_float32(folder, tmp_path):
+    changes = {"training.precision": "mixed_float16", "training.epochs": 2}
+    toy = toy_recipe(folder / "toy.npz", **changes)
+    whole = recipes.train(toy, tmp_path / "whole", say=quietly)
+    run = recipes.train(toy, tmp_path / "run", max_minutes=0, say=quietly)
+    recipes.train(toy, run.path, resume=True, say=quietly)
+    assert_same_run(run, whole)
+    model = kp.load_model(run / "model")  # which compares golden logits
+    assert {layer.compute_dtype for layer in model.layers} == {"float32"}
+
+
+def test_weight_decay_is_about_kernels_or_all(folder):
+    loaded = build.dataset(short(folder))[0]
+    for decay, expected in (("kernels", {2, 4}), ("all", {1, 2, 4})):
+        robust = build.robust_model(short(folder, **{"training.decay": decay}), loaded, 8)
+        variables = robust.trainable_variables
+        decayed = [v for v in variables if robust.optimizer._use_weight_decay(v)]
+        assert {len(v.shape) for v in decayed} == expected
+
+
+def test_a_recipe_starts_from_a_saved_model(whole, folder):
+    source = str(whole[0] / "model")
+    toy = short(folder, model={"from": source})
+    build.check(toy)
+    loaded = build.dataset(toy)[0]
+    assert build.architecture(toy, loaded)[0] == "recipe_toy"
+    saved = kp.load_model(source).get_weights()
+    for new, old in zip(build.network(toy, loaded).get_weights(), saved, strict=True):
+        np.testing.assert_array_equal(new, old)
+    with pytest.raises(ValueError, match="expected from alone"):
+        build.check(short(folder, model={"from": source, "width": 3}))
+
+
+# The command
+
+
+def command(*words):
+    return cli.main(["train", *map(str, words)])
+
+
+def test_command(toml, tmp_path, capsys):
+    out = tmp_path / "run"
+    changes = ["--epochs", 1, "--limit", 30, "--seed", 3, "--set", "objective.epsilon=1/20"]
+    assert command(toml, "--out", out, *changes, "--no-evaluation") == 0
+    said = capsys.readouterr().out
+    assert "22 training and 8 validation images" in said and "epoch 1/1" in said
+    read = recipes.load(out / "recipe.toml")
+    assert (read.training.epochs, read.training.seed, read.data.limit) == (1, 3, 30)
+    assert read.objective[0].arguments["epsilon"] == 0.05
+    assert not (out / "model").exists()
+    assert command(toml, "--out", out, *changes, "--resume") == 0
+    assert f"keras-pde evaluate {out}/model" in capsys.readouterr().out
+    assert command(toml, "--out", out, "--resume") == 1
+    assert "differs from the one" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--set", "objective.epsilon"], "expected --set KEY=VALUE"),
+        (["--set", "objective.epsilom=1"], "Did you mean 'epsilon'"),
+        (["--seed", "-1"], "training.seed = -1"),
+    ],
+)
+def test_command_refuses(toml, tmp_path, capsys, words, message):
+    assert command(toml, "--out", tmp_path / "run", *words) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    assert command(tmp_path / "absent.toml") == 1
+    assert "which is no file" in capsys.readouterr().err
+
+
+def test_an_interrupted_command_can_be_resumed(toml, tmp_path, monkeypatch, capsys):
+    def interrupt(line):
+        if line.startswith("epoch 1/"):
+            raise KeyboardInterrupt
+
+    out = tmp_path / "run"
+    changes = ["--epochs", 2, "--out", out, "--no-evaluation"]
+    with monkeypatch.context() as patch:
+        patch.setattr(cli.train, "say", interrupt)
+        assert command(toml, *changes) == 130
+    assert "is kept" in capsys.readouterr().err
+    assert command(toml, *changes, "--resume") == 0
+    assert "Resumed after epoch 1 of 2" in capsys.readouterr().out
