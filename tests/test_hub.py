@@ -320,6 +320,18 @@ def test_weights_of_another_model(saved, model, fields):
     refused(saved, "differ from the golden")
 
 
+def test_smaller_file_than_the_model_before_that_is_built(saved, monkeypatch):
+    width = 10_000  # 0.8 GB
+    monkeypatch.setattr(folder, "_load_weights", None)
+    edit_card(saved, arguments={"width": width})
+    refused(saved, "parameters=271; expected 200220067")
+    edit_card(saved, arguments={"width": width}, parameters=200_220_067)
+    refused(saved, "expected at least 800880268, for the 200220067 parameters")
+    edit_card(saved, arguments={"width": 6}, parameters=271)
+    monkeypatch.undo()
+    load_model(saved)
+
+
 def test_larger_file_than_the_model(saved):
     with open(saved / WEIGHTS, "ab") as file:
         file.truncate(2**22)

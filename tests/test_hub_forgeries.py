@@ -114,7 +114,7 @@ def test_forged_weights(saved, name, monkeypatch):
 
 
 def test_not_hdf5(saved):
-    (saved / "model.weights.h5").write_bytes(b"PK" * 100)
+    (saved / "model.weights.h5").write_bytes(b"PK" * 1000)
     sign(saved)
     refused(saved, "damaged, made for another model or forged")
 

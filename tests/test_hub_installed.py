@@ -86,6 +86,8 @@ def forge(original, folder):
         shutil.copytree(original, folder / name)
         (folder / name / file).unlink()
         write(folder / name / file)
+        with open(folder / name / file, "ab") as stream:
+            stream.write(bytes(2**16))  # as large as weights are
         if not name.startswith("terabyte"):
             sign(folder / name)
     shutil.copytree(original, folder / "zip bomb")
@@ -94,6 +96,9 @@ def forge(original, folder):
     sign(folder / "zip bomb")
     shutil.copytree(original, folder / "code as architecture")
     edit_card(folder / "code as architecture", architecture="os.system", arguments={"a": "ls"})
+    for name, parameters in {"huge model": 77_914, "huge model, counted": 2_888_036_010}.items():
+        shutil.copytree(original, folder / name)
+        edit_card(folder / name, arguments={"width": 4000}, parameters=parameters)
 
 
 @pytest.fixture(scope="module")

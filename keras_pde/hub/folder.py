@@ -6,9 +6,9 @@
 
 The architecture is rebuilt by our own code from its registry name and arguments. The digests show
 damage and mixed-up files; for published models they come from the list inside this package. A card
-that is no part of it can be edited together with its digests, and can choose how large a model is
-built; what holds against such a card is that no code is loaded, nothing that a weights file points
-to is read, and no file makes us allocate more than the model it claims to be.
+that is no part of it can be edited together with its digests. What holds against such a card: no
+code is loaded, nothing that a weights file points to is read, and the weights take no more memory
+than their file has bytes.
 """
 
 import hashlib
@@ -28,6 +28,7 @@ from typing import Any
 import h5py
 import keras
 import numpy as np
+from keras.src.backend.common import global_state
 
 from keras_pde import environment, models
 from keras_pde.hub.card import GOLDEN_TOLERANCE, STORAGE, Card
@@ -132,14 +133,22 @@ def load_files(card: Card, locate: Callable[[str], Path]) -> keras.Model:
             f"keras-pde show {card.name or 'FOLDER'} --recipe > recipe.toml, then "
             "keras-pde train recipe.toml."
         )
-    model = _build(card)
-    if model.count_params() != card.parameters:
+    parameters = _count_parameters(card)
+    if parameters != card.parameters:
         raise ValueError(
             f"Received a card of {card.architecture!r} with parameters={card.parameters}; expected "
-            f"{model.count_params()}, as its architecture and arguments give: the card was edited, "
-            "or the architecture changed since."
+            f"{parameters}, as its architecture and arguments give: the card was edited, or the "
+            "architecture changed since."
         )
-    _load_weights(model, card, locate(WEIGHTS))
+    weights = locate(WEIGHTS)
+    least = parameters * (2 if card.weights == "float16" else 4)
+    if weights.is_file() and weights.stat().st_size < least:
+        raise ValueError(
+            f"Received {weights} of {weights.stat().st_size} bytes; expected at least {least}, for "
+            f"the {parameters} parameters of the card's model."
+        )
+    model = _build(card)
+    _load_weights(model, card, weights)
     _check_golden(model, card, locate(GOLDEN))
     return model
 
@@ -197,6 +206,18 @@ def _build(card):
             f"Received arguments {card.arguments} for the architecture {card.architecture!r}; "
             f"expected its own: {error}."
         ) from error
+
+
+def _count_parameters(card):
+    """The size of the card's model, found before any of it is allocated."""
+    pending = "uninitialized_variables"
+    before = list(global_state.get_global_attribute(pending, []))
+    try:
+        # In this scope Keras notes variables down; left to itself, it would make them later.
+        with keras.StatelessScope(initialize_variables=False):
+            return _build(card).count_params()
+    finally:
+        global_state.set_global_attribute(pending, before)
 
 
 def _logits(model, inputs):
