@@ -77,6 +77,8 @@ def search(
             raise unknown_name(what, received, known)
     require(*(["sklearn"] if tuner == "bayesian" else []))
     role, folder = chief.role(), RunFolder(out)
+    if role != "worker":
+        folder.check(recipe, resume)
     hypermodel = RobustHyperModel(recipe, data_dir, download)
     records = Trials(folder / "trials")
     settings = {"tuner": tuner, "objective": objective, "seed": seed}
@@ -105,7 +107,7 @@ def _join(folder, recipe, settings):
             f"Received the folder {folder.path} for a worker, which is not the chief's; expected "
             "the same --out, on a disk that all machines share."
         )
-    folder.start(recipe, resume=True)
+    folder.check(recipe, resume=True)
     _claim(folder, settings)
 
 
