@@ -9,7 +9,7 @@ import pytest
 
 from keras_pde import registry
 from keras_pde.hub import load_model, save_model
-from keras_pde.hub.folder import sha256
+from keras_pde.hub.files import sha256
 
 SHAPE = (4, 4, 1)
 WEIGHTS = "model.weights.h5"

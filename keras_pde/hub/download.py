@@ -17,7 +17,7 @@ import uuid
 from contextlib import contextmanager
 from pathlib import Path
 
-from keras_pde.hub.folder import flush, sha256
+from keras_pde.hub.files import flush, sha256
 
 MIRRORS, CACHE, OFFLINE = "KERAS_PDE_HUB", "KERAS_PDE_CACHE", "KERAS_PDE_OFFLINE"
 TIMEOUT = 30.0  # seconds without an answer

@@ -11,16 +11,12 @@ code is loaded, nothing that a weights file points to is read, and the weights t
 than their file has bytes.
 """
 
-import hashlib
 import io
-import math
 import os
 import shutil
 import tempfile
 import uuid
-import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,14 +28,14 @@ from keras.src.backend.common import global_state
 
 from keras_pde import environment, models
 from keras_pde.hub.card import GOLDEN_TOLERANCE, STORAGE, Card
+from keras_pde.hub.files import flush, parsing, read, sha256
+from keras_pde.hub.golden import EXAMPLES, GOLDEN, check_golden, compute_logits, difference
 from keras_pde.hub.layout import read_into, write_half
 from keras_pde.registry import unknown_name
 
-WEIGHTS, GOLDEN, CARD = "model.weights.h5", "golden.npz", "card.json"
+WEIGHTS, CARD = "model.weights.h5", "card.json"
 FILES = (WEIGHTS, GOLDEN)
-_EXAMPLES = 4
 _CARD_LIMIT = _SLACK = 2**20
-_GOLDEN_LIMIT = 2**24
 
 
 def save_model(
@@ -112,7 +108,7 @@ def read_card(folder: Path) -> Card:
         )
     if not folder.is_dir():
         raise ValueError(f"Received folder {folder}, which does not exist; expected a saved model.")
-    return Card.from_json(_read(folder / CARD, _CARD_LIMIT))
+    return Card.from_json(read(folder / CARD, _CARD_LIMIT))
 
 
 def load_folder(folder: Path) -> keras.Model:
@@ -149,7 +145,7 @@ def load_files(card: Card, locate: Callable[[str], Path]) -> keras.Model:
         )
     model = _build(card)
     _load_weights(model, card, weights)
-    _check_golden(model, card, locate(GOLDEN))
+    check_golden(model, card, locate(GOLDEN))
     return model
 
 
@@ -185,19 +181,6 @@ def exchange(staging, folder, overwrite):
             shutil.rmtree(old, ignore_errors=True)
 
 
-def sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def flush(path):
-    """Waits until a file or a folder is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _build(card):
     try:
         return models.create(card.architecture, **card.arguments)
@@ -220,97 +203,28 @@ def _count_parameters(card):
         global_state.set_global_attribute(pending, before)
 
 
-def _logits(model, inputs):
-    return keras.ops.convert_to_numpy(model(inputs, training=False)).astype("float32")
-
-
-def _read(path, limit, digest=None):
-    """The bytes of a file, once. Whoever parses them parses what was measured and digested."""
-    if not path.is_file():
-        raise ValueError(
-            f"Received folder {path.parent} without its {path.name}; expected a file"
-            + (f" with SHA-256 {digest}." if digest else ".")
-        )
-    with open(path, "rb") as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise ValueError(f"Received {path} of more than {limit} bytes; expected at most that.")
-    if digest is not None and sha256(data) != digest:
-        raise ValueError(
-            f"Received {path} with SHA-256 {sha256(data)}; its card expects {digest}: the file "
-            "is damaged or belongs to another model."
-        )
-    return data
-
-
-@contextmanager
-def _parsing(path) -> Iterator[None]:
-    """Foreign bytes can make a parser raise anything; our caller gets one kind of error."""
-    try:
-        yield
-    except Exception as error:
-        raise ValueError(
-            f"Received {path}, which is damaged, made for another model or forged: {error}"
-        ) from error
-
-
 def _load_weights(model, card, path):
     with tempfile.TemporaryDirectory() as scratch:
         # What Keras writes for this model says what a file may contain.
         reference = Path(scratch, "reference.weights.h5")
         model.save_weights(reference)
         limit = reference.stat().st_size + _SLACK
-        data = _read(path, limit, card.digests.get(WEIGHTS, "none"))
-        with _parsing(path):
+        data = read(path, limit, card.digests.get(WEIGHTS, "none"))
+        with parsing(path):
             copy = io.BytesIO(data)
             with h5py.File(reference, "r+") as own, h5py.File(copy, "r") as received:
                 read_into(received, own, card.weights == "float16")
         model.load_weights(reference)
 
 
-def _check_golden(model, card, path):
-    data = _read(path, _GOLDEN_LIMIT, card.digests.get(GOLDEN, "none"))
-    with _parsing(path), zipfile.ZipFile(io.BytesIO(data)) as archive:
-        inputs = _read_array(archive, "inputs.npy", (_EXAMPLES, *card.input_shape))
-        golden = _read_array(archive, "logits.npy", (_EXAMPLES, len(card.classes)))
-        if not np.isfinite(golden).all():
-            raise ValueError("golden logits are not finite")
-    error, limit = _difference(_logits(model, inputs), golden, card)
-    if not error <= limit:  # so that NaN fails
-        raise ValueError(
-            f"Received weights with {path} whose logits differ from the golden ones by "
-            f"{error:.3g}; expected at most {limit:.3g}. Saved with "
-            f"keras {card.keras_version} and keras_pde {card.keras_pde_version}; loaded with keras "
-            f"{keras.__version__}, dtype policy {keras.config.dtype_policy().name}."
-        )
-
-
-def _difference(logits, golden, card):
-    """The largest difference, and the largest that is accepted."""
-    error = np.max(np.abs(logits - golden)) if logits.shape == golden.shape else math.inf
-    return error, card.golden_tolerance * np.max(np.abs(golden))
-
-
-def _read_array(archive, name, shape):
-    """A float32 array of that shape; the header is compared before the numbers are read."""
-    if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
-        raise ValueError(f"{name} is compressed; expected the format of np.savez")
-    with archive.open(name) as member:
-        np.lib.format.read_magic(member)
-        found, fortran_order, dtype = np.lib.format.read_array_header_1_0(member)
-        if (found, fortran_order, dtype) != (shape, False, np.dtype("<f4")):
-            raise ValueError(f"{name} is {dtype} {found}; expected float32 {shape}")
-        return np.frombuffer(member.read(4 * math.prod(shape)), "<f4").reshape(shape)
-
-
 def _write(model, staging, card, weights):
     """Fill the staging folder and check it; returns the complete card."""
-    inputs = np.random.default_rng(0).random((_EXAMPLES, *card.input_shape), dtype="float32")
-    logits = _logits(model, inputs)
-    expected = (_EXAMPLES, len(card.classes))
+    inputs = np.random.default_rng(0).random((EXAMPLES, *card.input_shape), dtype="float32")
+    logits = compute_logits(model, inputs)
+    expected = (EXAMPLES, len(card.classes))
     if logits.shape != expected or not np.isfinite(logits).all():
         raise ValueError(
-            f"Received a model with outputs of shape {logits.shape} for {_EXAMPLES} examples (all "
+            f"Received a model with outputs of shape {logits.shape} for {EXAMPLES} examples (all "
             f"finite: {np.isfinite(logits).all()}); expected finite logits {expected}, one for "
             "each of the card's classes."
         )
@@ -329,7 +243,7 @@ def _write(model, staging, card, weights):
     )
     try:
         rebuilt.set_weights(model.get_weights())
-        error, limit = _difference(_logits(rebuilt, inputs), logits, card)
+        error, limit = difference(compute_logits(rebuilt, inputs), logits, card)
         if not error <= limit:
             raise ValueError(
                 f"Its logits differ from the rebuilt one's by {error:.3g}; expected at most "
@@ -360,8 +274,8 @@ def _write_files(model, staging, card, inputs, logits):
             read_into(stored, own, half=True)
         model.load_weights(full)
         full.unlink()
-    golden = _logits(model, inputs)  # of the weights as stored
-    error, limit = _difference(golden, logits, card)
+    golden = compute_logits(model, inputs)  # of the weights as stored
+    error, limit = difference(golden, logits, card)
     if not error <= limit:
         raise ValueError(
             f"Received a model whose logits change by {error:.3g} in {card.weights}; expected at "

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from keras_pde.hub import board, index, load
 from keras_pde.hub.card import Card
+from keras_pde.hub.files import flush
 from keras_pde.hub.folder import (
     WEIGHTS,
     check_free,
     exchange,
-    flush,
     load_folder,
     read_card,
     save_model,

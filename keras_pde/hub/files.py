@@ -1,0 +1,49 @@
+"""Files of a model's folder, read once and whole."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def flush(path):
+    """Waits until a file or a folder is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read(path, limit, digest=None):
+    """The bytes of a file, once. Whoever parses them parses what was measured and digested."""
+    if not path.is_file():
+        raise ValueError(
+            f"Received folder {path.parent} without its {path.name}; expected a file"
+            + (f" with SHA-256 {digest}." if digest else ".")
+        )
+    with open(path, "rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise ValueError(f"Received {path} of more than {limit} bytes; expected at most that.")
+    if digest is not None and sha256(data) != digest:
+        raise ValueError(
+            f"Received {path} with SHA-256 {sha256(data)}; its card expects {digest}: the file "
+            "is damaged or belongs to another model."
+        )
+    return data
+
+
+@contextmanager
+def parsing(path) -> Iterator[None]:
+    """Foreign bytes can make a parser raise anything; our caller gets one kind of error."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(
+            f"Received {path}, which is damaged, made for another model or forged: {error}"
+        ) from error
