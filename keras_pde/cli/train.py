@@ -1,3 +1,4 @@
+import argparse
 from pathlib import Path
 
 from keras_pde import recipes
@@ -33,8 +34,20 @@ def add(commands, debug):
         metavar="KEY=VALUE",
         help="another value in the recipe, e.g. --set objective.epsilon=0.2",
     )
+    parser.add_argument(
+        "--devices",
+        type=_devices,
+        metavar="auto|N",
+        help="share each batch between N devices (GPUs, else parts of the CPU), or all GPUs",
+    )
     parser.add_argument("--no-evaluation", action="store_true", help="train only")
     add_data_folder(parser)
+
+
+def _devices(text):
+    if text == "auto" or (text.isdigit() and int(text) >= 1):
+        return text if text == "auto" else int(text)
+    raise argparse.ArgumentTypeError(f"received {text}; expected auto or a number of devices")
 
 
 def _train(arguments):
@@ -47,6 +60,7 @@ def _train(arguments):
             resume=arguments.resume,
             max_minutes=arguments.max_minutes,
             evaluate=not arguments.no_evaluation,
+            devices=arguments.devices,
             data_dir=arguments.data_dir,
             download=arguments.download,
             say=say,
