@@ -278,6 +278,7 @@ def test_ranking_follows_the_objective():
     ]
     assert [trial.number for trial in ranked(trials, "val_loss")] == [0, 2]
     assert [trial.number for trial in ranked(trials, "val_accuracy")] == [2, 0]
+    assert [trial.number for trial in ranked(trials, "val_loss", min_accuracy=0.6)] == [2, 0]
 
 
 def test_the_table_shows_running_finished_and_failed_trials():

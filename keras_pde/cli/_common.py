@@ -49,6 +49,13 @@ def positive(text):
     return value
 
 
+def share(text):
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"received {text}; expected a share in [0, 1]")
+    return value
+
+
 def say(text):
     print(text, flush=True)
 

@@ -3,7 +3,7 @@ import logging
 import sys
 from pathlib import Path
 
-from keras_pde.cli._common import add_data_folder, command, positive, say
+from keras_pde.cli._common import add_data_folder, command, positive, say, share
 from keras_pde.cli.train import changed
 from keras_pde.evaluation.report import percent
 
@@ -35,6 +35,13 @@ def add(commands, debug):
         default="val_robust_accuracy",
         choices=("val_robust_accuracy", "val_accuracy", "val_loss"),
         help="what is best (default: val_robust_accuracy)",
+    )
+    parser.add_argument(
+        "--min-accuracy",
+        type=share,
+        default=0.0,
+        metavar="A",
+        help="clean validation accuracy that the best trial must have, in [0, 1]",
     )
     parser.add_argument("--resume", action="store_true", help="go on with the search in --out")
     parser.add_argument("--epochs", type=positive, metavar="N", help="instead of the recipe's")
@@ -72,6 +79,7 @@ def _tune(arguments):
             arguments.trials,
             tuner=arguments.tuner,
             objective=arguments.objective,
+            min_accuracy=arguments.min_accuracy,
             seed=recipe.training.seed,
             resume=arguments.resume,
             data_dir=arguments.data_dir,
@@ -85,7 +93,7 @@ def _tune(arguments):
     if chief.role() == "worker":
         say(f"This worker ran {len(trials)} trials; the chief writes the results.")
         return
-    best = tuner.ranked(trials, arguments.objective)[0]
+    best = tuner.ranked(trials, arguments.objective, arguments.min_accuracy)[0]
     say(
         f"Best of {len(trials)} trials: {best.number}, {_values(best)}, {_result(best)}.\n"
         f"Written: {out}/best.toml, trials.json, tradeoff.png\n\nNext:\n"

@@ -28,6 +28,7 @@ def search(
     *,
     tuner="random",
     objective="val_robust_accuracy",
+    min_accuracy=0.0,
     seed=0,
     resume=False,
     data_dir=None,
@@ -50,6 +51,8 @@ def search(
         trials: at most so many; a space of fewer values ends the search earlier.
         tuner: one of `TUNERS`. Hyperband starts many short trainings and goes on with the best.
         objective: one of `OBJECTIVES`.
+        min_accuracy: clean validation accuracy below which a trial is best only if all are below
+            it: what robustness may cost. The tuner's choice of values does not look at it.
         seed: integer, of the values that are tried.
         resume: go on with the search in that folder, perhaps with more trials.
         data_dir, download: as in `keras_pde.data.load`.
@@ -98,7 +101,7 @@ def search(
         made = _tuner(hypermodel, folder, trials, records, **settings)
         made.save()  # a search that is killed in its first trial can be resumed
         _run(made, records.read, show)
-        return _finish(folder, hypermodel, records.read(), objective)
+        return _finish(folder, hypermodel, records.read(), objective, min_accuracy)
 
 
 def _join(folder, recipe, settings):
@@ -237,9 +240,9 @@ def _watched(read, show, seconds=0.5):
         thread.join()
 
 
-def _finish(folder, hypermodel, trials, objective):
+def _finish(folder, hypermodel, trials, objective, min_accuracy):
     folder.write_json("trials.json", [dataclasses.asdict(trial) for trial in trials])
-    order = ranked(trials, objective)
+    order = ranked(trials, objective, min_accuracy)
     if not order:
         reasons = "; ".join(f"trial {t.number}: {t.reason or t.state}" for t in trials)
         raise RuntimeError(f"None of the {len(trials)} trials succeeded: {reasons}")

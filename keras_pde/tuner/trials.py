@@ -63,8 +63,13 @@ def is_larger_better(objective: str) -> bool:
     return not objective.endswith("loss")
 
 
-def ranked(trials: list[Trial], objective: str) -> list[Trial]:
-    """The completed trials, the best first."""
+def ranked(trials: list[Trial], objective: str, min_accuracy: float = 0.0) -> list[Trial]:
+    """The completed trials, the best first; after them those of less clean validation accuracy."""
     completed = [trial for trial in trials if trial.state == "completed"]
     sign = -1 if is_larger_better(objective) else 1
-    return sorted(completed, key=lambda trial: sign * trial.metrics[objective])
+
+    def place(trial):
+        too_low = trial.metrics["val_accuracy"] < min_accuracy
+        return too_low, sign * trial.metrics[objective]
+
+    return sorted(completed, key=place)
