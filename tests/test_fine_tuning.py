@@ -48,7 +48,8 @@ def test_new_head_trains_on_and_is_exported(loaded, tmp_path):
 
         model.export(tmp_path / "exported", verbose=False)
         exported = tf.saved_model.load(tmp_path / "exported")
-        np.testing.assert_allclose(exported.serve(x), model.predict(x, verbose=0), rtol=1e-4, atol=1e-5)
+        logits = model.predict(x, verbose=0)
+        np.testing.assert_allclose(exported.serve(x), logits, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
