@@ -50,6 +50,11 @@ def test_new_head_trains_on_and_is_exported(loaded, tmp_path):
         exported = tf.saved_model.load(tmp_path / "exported")
         logits = model.predict(x, verbose=0)
         np.testing.assert_allclose(exported.serve(x), logits, rtol=1e-4, atol=1e-5)
+        runtime = pytest.importorskip("onnxruntime")
+        model.export(tmp_path / "model.onnx", format="onnx", verbose=False)
+        session = runtime.InferenceSession(tmp_path / "model.onnx")
+        (outputs,) = session.run(None, {session.get_inputs()[0].name: x})
+        np.testing.assert_allclose(outputs, logits, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
