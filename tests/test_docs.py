@@ -1,6 +1,8 @@
 """The documentation runs: README's code, and the components that CONTRIBUTING adds."""
 
+import dataclasses
 import re
+import tomllib
 from pathlib import Path
 
 import keras
@@ -9,6 +11,7 @@ import pytest
 
 import keras_pde as kp
 from keras_pde import attacks, registry
+from keras_pde.recipes import build, recipe
 
 ROOT = Path(__file__).parent.parent
 
@@ -28,6 +31,18 @@ def test_readme_code_runs(capsys):
 
 def test_readme_is_short():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 200
+
+
+def test_the_page_on_recipes_names_every_key():
+    page = (ROOT / "docs" / "recipes.md").read_text()
+    tables = (recipe.Data, recipe.Training, recipe.Validation, recipe.Evaluation, recipe.Recipe)
+    keys = {item.name for table in tables for item in dataclasses.fields(table)} - {"values"}
+    assert sorted(key for key in keys if f"`{key}`" not in page and f"[{key}]" not in page) == []
+
+
+def test_the_smallest_recipe_is_one():
+    (text,) = _blocks("docs/recipes.md", "toml")
+    build.check(recipe.Recipe.of(tomllib.loads(text)))
 
 
 @pytest.fixture

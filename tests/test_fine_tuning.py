@@ -11,7 +11,7 @@ import pytest
 import keras_pde as kp
 from keras_pde import registry
 
-README = Path(__file__).parent.parent / "README.md"
+PAGE = Path(__file__).parent.parent / "docs" / "fine_tuning.md"
 
 
 @pytest.fixture(params=registry.entries("model"), ids=lambda entry: entry.name)
@@ -70,7 +70,7 @@ def test_models_without_a_head(model):
 
 
 def test_readme_section_runs(tmp_path, monkeypatch):
-    (code,) = re.findall(r"```pycon\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    (code,) = re.findall(r"```pycon\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
     model = kp.models.create("small_cnn", width=2, tanh_logits=True)
     card = {
         "architecture": "small_cnn",
@@ -88,5 +88,5 @@ def test_readme_section_runs(tmp_path, monkeypatch):
     sources = [example.source.replace("[:300]", "[:20]") for example in examples]
     if keras.backend.backend() != "tensorflow":
         sources = [source for source in sources if "export" not in source]
-    exec(compile("".join(sources), "README.md", "exec"), {})
+    exec(compile("".join(sources), PAGE.name, "exec"), {})
     assert Path("warm").is_dir() == (keras.backend.backend() == "tensorflow")

@@ -1,4 +1,4 @@
-"""Searches by several processes: the commands of README, and addresses that are refused."""
+"""Searches by several processes: the documented commands, and addresses that are refused."""
 
 import json
 import os
@@ -21,8 +21,8 @@ ROOT = Path(__file__).parents[1]
 
 
 def _commands(tmp_path):
-    """README's two searches, shortened and into another folder."""
-    section = (ROOT / "README.md").read_text().split("## Tuning\n")[1].split("\n## ")[0]
+    """The page's two searches, shortened and into another folder."""
+    section = (ROOT / "docs" / "recipes.md").read_text().split("## Searching\n")[1].split("\n## ")[0]
     blocks = re.findall(r"```sh\n(.*?)```", section, flags=re.DOTALL)
     short = "--trials 3 --epochs 1 --limit 200 --set model.width=2"
     return [block.replace("--trials 6", short).replace("runs/", f"{tmp_path}/") for block in blocks]
