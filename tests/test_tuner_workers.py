@@ -22,7 +22,9 @@ ROOT = Path(__file__).parents[1]
 
 def _commands(tmp_path):
     """The page's two searches, shortened and into another folder."""
-    section = (ROOT / "docs" / "recipes.md").read_text().split("## Searching\n")[1].split("\n## ")[0]
+    section = (
+        (ROOT / "docs" / "recipes.md").read_text().split("## Searching\n")[1].split("\n## ")[0]
+    )
     blocks = re.findall(r"```sh\n(.*?)```", section, flags=re.DOTALL)
     short = "--trials 3 --epochs 1 --limit 200 --set model.width=2"
     return [block.replace("--trials 6", short).replace("runs/", f"{tmp_path}/") for block in blocks]
