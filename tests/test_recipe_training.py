@@ -76,16 +76,13 @@ def history(run):
     ]
 
 
-def assert_same_run(run, expected):
+def assert_same_training(run, expected):
     """Same bits in all that a training leaves."""
     for name in ("checkpoint.npz", "best.npz"):
         for a, b in zip(run.read_arrays(name)[0], expected.read_arrays(name)[0], strict=True):
             assert a.dtype == b.dtype
             np.testing.assert_array_equal(a, b)
     assert history(run) == history(expected)
-    models = [kp.load_model(r / "model").get_weights() for r in (run, expected)]
-    for a, b in zip(*models, strict=True):
-        np.testing.assert_array_equal(a, b)
 
 
 # What is written
@@ -171,7 +168,7 @@ def test_tensorboard_shows_the_course(whole):
 def test_tensorboard_is_not_needed(folder, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard.summary", None)
     lines = []
-    run = recipes.train(short(folder), tmp_path / "run", evaluate=False, say=lines.append)
+    run = recipes.train(short(folder), tmp_path / "run", max_minutes=0, say=lines.append)
     assert sum("pip install tensorboard" in line for line in lines) == 1
     assert not (run / "tensorboard").exists()
 
@@ -200,69 +197,62 @@ def test_a_killed_training_ends_with_the_same_bits(whole, folder, toml):
     train(toml, run.path, resume=True, say=lines.append)
     assert "Resumed after epoch 2 of 5." in lines
     assert {path.name for path in run.path.glob(".*")} == {".lock"}
-    assert_same_run(run, whole[0])
+    assert_same_training(run, whole[0])
+    models = [kp.load_model(r / "model").get_weights() for r in (run, whole[0])]
+    for a, b in zip(*models, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
-def test_max_minutes_stops_after_an_epoch_and_resume_goes_on(whole, folder, toml):
-    lines = []
-    out = folder / "stopped"
-    run = train(toml, out, max_minutes=0, say=lines.append)
-    assert run.read_json("run.json")["state"] == "stopped"
-    assert len(history(run)) == 1
+def test_resume_does_only_what_is_left(folder, tmp_path):
+    """From stopped to trained to finished."""
+    toy, out, lines = short(folder), tmp_path / "run", []
+
+    def state(**options):
+        return recipes.train(toy, out, say=lines.append, **options).state()
+
+    assert state(max_minutes=0) == "stopped"
     assert "--max-minutes" in lines[-1] and "--resume" in lines[-1]
-    assert (run / "curves.png").exists() and not (run / "model").exists()
-    train(toml, out, resume=True, max_minutes=60)
-    assert_same_run(run, whole[0])
-
-
-def test_resume_does_only_what_is_left(folder, toml, tmp_path):
-    changes = {"training.epochs": 2}
-    toy = toy_recipe(folder / "toy.npz", **changes)
-    run = recipes.train(toy, tmp_path / "run", evaluate=False, say=quietly)
-    assert run.read_json("run.json")["state"] == "trained"
+    run = RunFolder(out)
+    assert len(history(run)) == 1
+    assert (run / "curves.png").exists()
+    assert state(resume=True, max_minutes=60, evaluate=False) == "trained"
     assert not (run / "model").exists()
-    before = (run / "checkpoint.npz").stat().st_mtime_ns
-    recipes.train(toy, run.path, resume=True, say=quietly)
-    assert run.read_json("run.json")["state"] == "finished"
-    assert (run / "checkpoint.npz").stat().st_mtime_ns == before
-    card = (run / "model" / "card.json").stat().st_mtime_ns
-    lines = []
-    recipes.train(toy, run.path, resume=True, say=lines.append)
+    written = (run / "checkpoint.npz").stat().st_mtime_ns
+    assert state(resume=True) == "finished"
+    assert (run / "checkpoint.npz").stat().st_mtime_ns == written
+    written = (run / "model" / "card.json").stat().st_mtime_ns
+    assert state(resume=True) == "finished"
     assert "nothing is left" in lines[-1]
-    assert (run / "model" / "card.json").stat().st_mtime_ns == card
+    assert (run / "model" / "card.json").stat().st_mtime_ns == written
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(folder, tmp_path):
     """The kernel refuses to write as much as a checkpoint."""
-    toy = short(folder, **{"training.epochs": 3})
-    whole = recipes.train(toy, tmp_path / "whole", evaluate=False, say=quietly)
+    toy, run = short(folder), RunFolder(tmp_path / "run")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    size = (whole / "checkpoint.npz").stat().st_size // 2
 
     def fill(line):
         if line.startswith("epoch 1/"):
+            size = (run / "best.npz").stat().st_size // 2
             resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
 
-    out = tmp_path / "full"
     try:
         with pytest.raises(OSError, match=r"\.npz cannot be written .*--resume"):
-            recipes.train(toy, out, evaluate=False, say=fill)
+            recipes.train(toy, run.path, evaluate=False, say=fill)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    run = RunFolder(out)
     assert len(run.read_arrays("checkpoint.npz")[1]["history"]) == 1
     assert {path.name for path in run.path.glob(".*")} == {".lock"}
-    recipes.train(toy, out, evaluate=False, resume=True, say=quietly)
-    assert history(run) == history(whole)
+    recipes.train(toy, run.path, evaluate=False, resume=True, say=quietly)
+    assert len(history(run)) == 2
 
 
 def test_a_diverging_training_stops_and_says_when(folder, tmp_path):
     schedule = {"name": "step", "rate": 0.1, "factors": [1e30], "at": [0.5]}
-    toy = short(folder, schedule=schedule, **{"training.epochs": 4})
-    with pytest.raises(ValueError, match=r"in epoch 3; .*diverged.*\[schedule\]"):
-        recipes.train(toy, tmp_path / "run", say=quietly)
+    with pytest.raises(ValueError, match=r"in epoch 2; .*diverged.*\[schedule\]"):
+        recipes.train(short(folder, schedule=schedule), tmp_path / "run", say=quietly)
     run = RunFolder(tmp_path / "run")
-    assert len(run.read_arrays("checkpoint.npz")[1]["history"]) == 2
+    assert len(run.read_arrays("checkpoint.npz")[1]["history"]) == 1
     assert np.isfinite(run.read_arrays("best.npz")[0][0]).all()
     json.loads((run / "run.json").read_text(), parse_constant=pytest.fail)
 
@@ -315,17 +305,32 @@ def test_a_training_is_resumed_by_its_own_recipe_only(whole, toml):
         recipes.train(other, whole[0].path, resume=True)
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "other"])
-def test_a_damaged_checkpoint_is_named(folder, tmp_path, damage):
+def test_a_damaged_checkpoint_is_named(folder, tmp_path):
     toy = short(folder)
-    run = recipes.train(toy, tmp_path / "run", evaluate=False, max_minutes=0, say=quietly)
+    run = recipes.train(toy, tmp_path / "run", max_minutes=0, say=quietly)
     path = run / "checkpoint.npz"
-    if damage == "other":
-        run.write_arrays("checkpoint.npz", [np.zeros(3)], history=[], best=None)
-    else:
-        path.write_bytes(path.read_bytes()[: 1000 if damage == "cut" else 0])
-    with pytest.raises(ValueError, match=re.escape(str(path))):
-        recipes.train(toy, run.path, resume=True, say=quietly)
+    whole = path.read_bytes()
+    run.write_arrays("checkpoint.npz", [np.zeros(3)], history=[], best=None)
+    for damaged in (path.read_bytes(), whole[:1000], b""):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=re.escape(str(path))):
+            recipes.train(toy, run.path, resume=True, say=quietly)
+
+
+def test_what_a_killed_start_leaves_is_in_nobodys_way(tmp_path):
+    run = RunFolder(tmp_path)
+    for name in (".lock", ".recipe.toml.0.unfinished"):
+        (run / name).touch()
+    run.check(recipe(), resume=False)
+    with run.locked():
+        run.start(recipe(), resume=False)
+    assert {path.name for path in tmp_path.iterdir()} == {".lock", "recipe.toml"}
+
+
+@pytest.mark.parametrize("minutes", [-1, float("nan")])
+def test_max_minutes_out_of_range_are_refused(minutes):
+    with pytest.raises(ValueError, match=f"max_minutes={minutes}; expected at least 0"):
+        recipes.train(recipe(), "never", max_minutes=minutes)
 
 
 # Parts that are put together
@@ -344,12 +349,11 @@ def test_mixed_precision_keeps_weights_and_logits_in_float32(folder, precision):
 
 
 def test_mixed_precision_is_resumed_with_its_loss_scale_and_saved_in_float32(folder, tmp_path):
-    changes = {"training.precision": "mixed_float16", "training.epochs": 2}
-    toy = toy_recipe(folder / "toy.npz", **changes)
-    whole = recipes.train(toy, tmp_path / "whole", say=quietly)
+    toy = short(folder, **{"training.precision": "mixed_float16"})
+    whole = recipes.train(toy, tmp_path / "whole", evaluate=False, say=quietly)
     run = recipes.train(toy, tmp_path / "run", max_minutes=0, say=quietly)
     recipes.train(toy, run.path, resume=True, say=quietly)
-    assert_same_run(run, whole)
+    assert_same_training(run, whole)
     model = kp.load_model(run / "model")  # which compares golden logits
     assert {layer.compute_dtype for layer in model.layers} == {"float32"}
 
@@ -383,17 +387,28 @@ def command(*words):
     return cli.main(["train", *map(str, words)])
 
 
-def test_command(toml, tmp_path, capsys):
+def test_a_command_changes_a_recipe_and_can_be_interrupted(toml, tmp_path, monkeypatch, capsys):
     out = tmp_path / "run"
-    changes = ["--epochs", 1, "--limit", 30, "--seed", 3, "--set", "objective.epsilon=1/20"]
-    assert command(toml, "--out", out, *changes, "--no-evaluation") == 0
+    words = [toml, "--out", out, "--epochs", 2, "--limit", 30, "--seed", 3]
+    words += ["--set", "objective.epsilon=1/20"]
+
+    def interrupt(line):
+        if line.startswith("epoch 1/"):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cli.train, "say", interrupt)
+        assert command(*words) == 130
+    assert "is kept" in capsys.readouterr().err
+    assert command(*words, "--resume", "--no-evaluation") == 0
     said = capsys.readouterr().out
-    assert "22 training and 8 validation images" in said and "epoch 1/1" in said
+    assert "22 training and 8 validation images" in said
+    assert "Resumed after epoch 1 of 2" in said and "epoch 2/2" in said
     read = recipes.load(out / "recipe.toml")
-    assert (read.training.epochs, read.training.seed, read.data.limit) == (1, 3, 30)
+    assert (read.training.epochs, read.training.seed, read.data.limit) == (2, 3, 30)
     assert read.objective[0].arguments["epsilon"] == 0.05
     assert not (out / "model").exists()
-    assert command(toml, "--out", out, *changes, "--resume") == 0
+    assert command(*words, "--resume") == 0
     assert f"keras-pde evaluate {out}/model" in capsys.readouterr().out
     assert command(toml, "--out", out, "--resume") == 1
     assert "differs from the one" in capsys.readouterr().err
@@ -413,18 +428,3 @@ def test_command_refuses(toml, tmp_path, capsys, words, message):
     assert not (tmp_path / "run").exists()
     assert command(tmp_path / "absent.toml") == 1
     assert "which is no file" in capsys.readouterr().err
-
-
-def test_an_interrupted_command_can_be_resumed(toml, tmp_path, monkeypatch, capsys):
-    def interrupt(line):
-        if line.startswith("epoch 1/"):
-            raise KeyboardInterrupt
-
-    out = tmp_path / "run"
-    changes = ["--epochs", 2, "--out", out, "--no-evaluation"]
-    with monkeypatch.context() as patch:
-        patch.setattr(cli.train, "say", interrupt)
-        assert command(toml, *changes) == 130
-    assert "is kept" in capsys.readouterr().err
-    assert command(toml, *changes, "--resume") == 0
-    assert "Resumed after epoch 1 of 2" in capsys.readouterr().out

@@ -92,7 +92,11 @@ class RunFolder:
             self.write(RECIPE, recipe.to_toml().encode())
 
     def _files(self):
-        return [path for path in self.path.iterdir() if path.name != LOCK]
+        return [
+            path
+            for path in self.path.iterdir()
+            if path.name != LOCK and not path.name.endswith(_UNFINISHED)
+        ]
 
     def _check_same(self, recipe):
         ours, theirs = _flat(recipe.values), _flat(load(self / RECIPE).values)

@@ -56,6 +56,8 @@ def train(
     >>> run = keras_pde.recipes.train(recipe, "runs/mnist-linf")
     >>> model = keras_pde.load_model(run / "model")
     """
+    if max_minutes is not None and not max_minutes >= 0:
+        raise ValueError(f"Received max_minutes={max_minutes}; expected at least 0, or None.")
     devices = find(devices)
     if not devices.first:
         say, progress = _silent, None
