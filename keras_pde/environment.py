@@ -1,6 +1,7 @@
 """What a published number must say about the machine and the versions it was measured with."""
 
 import datetime
+import importlib
 import importlib.metadata
 import os
 import platform
@@ -28,6 +29,8 @@ def describe() -> dict[str, str | int]:
 
 def version(package: str) -> str:
     """The installed version of a distribution."""
+    if package == "keras_pde":  # which may run from a clone without being installed
+        return importlib.import_module(package).__version__
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
