@@ -109,9 +109,9 @@ def test_a_run_writes_what_its_folder_promises(whole, toml):
     facts = run.read_json("run.json")
     assert (facts["state"], facts["seed"], facts["data"]) == ("finished", 0, "toy")
     assert (facts["training_images"], facts["validation_images"]) == (36, 8)
-    assert facts["commit"]
-    assert facts["environment"]["backend"] == BACKEND
-    assert facts["environment"]["keras"] == keras.__version__
+    (start,) = facts["starts"]
+    assert start["commit"] and start["after_epoch"] == 0
+    assert (start["backend"], start["keras"]) == (BACKEND, keras.__version__)
     assert [row["epoch"] for row in facts["history"]] == [1, 2, 3, 4, 5]
     assert all(row["seconds"] >= 0 and row["loss"] > 0 for row in facts["history"])
     assert facts["kept"] in facts["history"]

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_pde import environment, hub, models
+from keras_pde import hub, models
 from keras_pde.attacks import Target
 from keras_pde.evaluation import evaluate
 from keras_pde.evaluation.report import percent
@@ -83,7 +83,7 @@ def _card(recipe, loaded, journal, measurements):
             "epochs": recipe.training.epochs,
             "kept": journal.best,
             "training_minutes": round(minutes, 1),
-            "commit": environment.commit(),
-            **environment.describe(),
+            **{key: value for key, value in journal.starts[-1].items() if key != "after_epoch"},
+            "commit": ", ".join(dict.fromkeys(start["commit"] for start in journal.starts)),
         },
     }

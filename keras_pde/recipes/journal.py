@@ -3,6 +3,7 @@ import time
 import keras
 from keras import ops
 
+from keras_pde import environment
 from keras_pde.recipes import curves
 from keras_pde.recipes.devices import ONE_DEVICE
 from keras_pde.recipes.run_folder import BEST, CHECKPOINT, RUN
@@ -37,6 +38,7 @@ class Journal(keras.callbacks.Callback):
         self.deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
         self.history: list[dict] = []
         self.best = None
+        self.starts: list[dict] = []  # commit, versions and hardware of each process that trained
         self._board = None
 
     # The state
@@ -60,11 +62,14 @@ class Journal(keras.callbacks.Callback):
         for variable, array in zip(variables, arrays, strict=True):
             variable.assign(array)
         self.history, self.best = facts["history"], facts["best"]
+        self.starts = facts["starts"]
         return len(self.history)
 
     # The callback
 
     def on_train_begin(self, logs=None):
+        start = {"after_epoch": len(self.history), "commit": environment.commit()}
+        self.starts = [*self.starts, {**start, **environment.describe()}]
         self._began = time.monotonic()
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -95,7 +100,8 @@ class Journal(keras.callbacks.Callback):
             weights = [ops.convert_to_numpy(w) for w in self.robust.result.weights]
             self.folder.write_arrays(BEST, weights, epoch=row["epoch"])
         state = [ops.convert_to_numpy(v) for v in self._state()]
-        self.folder.write_arrays(CHECKPOINT, state, history=self.history, best=self.best)
+        facts = {"starts": self.starts, "history": self.history, "best": self.best}
+        self.folder.write_arrays(CHECKPOINT, state, **facts)
         self.write_facts("training")
         self._log_scalars(row)
         self.say(self._line(row))
@@ -120,8 +126,8 @@ class Journal(keras.callbacks.Callback):
 
     def write_facts(self, state):
         """Writes `run.json`."""
-        values = {**self.facts, "state": state, "kept": self.best, "history": self.history}
-        self.folder.write_json(RUN, values)
+        progress = {"starts": self.starts, "kept": self.best, "history": self.history}
+        self.folder.write_json(RUN, {**self.facts, "state": state, **progress})
 
     def _line(self, row):
         epochs = self.params["epochs"]

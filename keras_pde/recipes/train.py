@@ -3,7 +3,6 @@ import contextlib
 import keras
 import numpy as np
 
-from keras_pde import environment
 from keras_pde.attacks import PGD
 from keras_pde.recipes import build
 from keras_pde.recipes.devices import ONE_DEVICE, find
@@ -228,6 +227,4 @@ def _facts(recipe, loaded, training_part, held_out, devices):
         "validation_images": len(held_out[0]),
         "devices": devices.count,
         "processes": devices.processes,
-        "commit": environment.commit(),
-        "environment": environment.describe(),
     }
