@@ -81,8 +81,9 @@ def get(kind: str, name: str) -> Callable:
 def unknown_name(what: str, received: Any, known: Iterable[str]) -> ValueError:
     """The error for a name that is not among the `known` ones, with the nearest of them."""
     known = list(known)
-    near = difflib.get_close_matches(str(received).lower(), map(str, known), n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    spelled = {str(name).lower(): str(name) for name in known}
+    near = difflib.get_close_matches(str(received).lower(), spelled, n=1)
+    hint = f" Did you mean {spelled[near[0]]!r}?" if near else ""
     return ValueError(f"Received unknown {what} {received!r}; expected one of {known}.{hint}")
 
 

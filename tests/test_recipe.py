@@ -358,6 +358,12 @@ def test_replaced():
     assert read.objective[0].arguments["epsilon"] == 0.1
 
 
+def test_replaced_argument_of_a_default_keeps_its_component():
+    changed = recipe().replaced({"schedule.peak": 0.2, "optimizer.nesterov": True})
+    assert changed.schedule == Part("one_cycle", {"peak": 0.2})
+    assert changed.optimizer == Part("sgd", {"momentum": 0.9, "nesterov": True})
+
+
 @pytest.mark.parametrize(
     ("key", "message"),
     [

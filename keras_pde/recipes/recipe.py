@@ -172,6 +172,9 @@ class Recipe:
         values = _copied(self.values)
         for key, value in changes.items():
             *tables, last = key.split(".")
+            part = getattr(self, tables[0], None) if tables else None
+            if isinstance(part, Part):  # a change of one argument keeps the others
+                values.setdefault(tables[0], {"name": part.name, **part.arguments})
             table = values
             for name in tables:
                 table = _entered(table, name, key)
