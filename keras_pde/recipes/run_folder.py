@@ -17,6 +17,8 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
+# Keys of a recipe that are about the trained model.
+_AFTERWARDS = ("title", "name", "description", "licence", "caveats", "evaluation")
 RECIPE, CHECKPOINT, BEST, RUN = "recipe.toml", "checkpoint.npz", "best.npz", "run.json"
 LOCK, _UNFINISHED = ".lock", ".unfinished"
 
@@ -86,10 +88,16 @@ class RunFolder:
             )
 
     def start(self, recipe: Recipe, resume: bool) -> None:
-        """Claims the folder for a recipe, or checks that it is this recipe's; see `check`."""
+        """Claims the folder for a recipe, or checks that it is this recipe's; see `check`.
+
+        What training does not depend on may have changed: a finished run is then measured again.
+        """
         self.check(recipe, resume)
-        if not resume:
-            self.write(RECIPE, recipe.to_toml().encode())
+        if resume and recipe == load(self / RECIPE):
+            return
+        self.write(RECIPE, recipe.to_toml().encode())
+        if self.state() == "finished":
+            self.write_json(RUN, {**self.read_json(RUN), "state": "trained"})
 
     def _files(self):
         return [
@@ -100,7 +108,11 @@ class RunFolder:
 
     def _check_same(self, recipe):
         ours, theirs = _flat(recipe.values), _flat(load(self / RECIPE).values)
-        differing = [k for k in sorted(ours.keys() | theirs.keys()) if ours.get(k) != theirs.get(k)]
+        differing = [
+            key
+            for key in sorted(ours.keys() | theirs.keys())
+            if ours.get(key) != theirs.get(key) and key.split(".")[0] not in _AFTERWARDS
+        ]
         if differing:
             changes = ", ".join(f"{k}: {theirs.get(k)!r} -> {ours.get(k)!r}" for k in differing)
             raise ValueError(
