@@ -8,7 +8,7 @@ import pytest
 
 import keras_pde as kp
 from keras_pde import hub, recipes
-from keras_pde.hub import board, index, load
+from keras_pde.hub import board, download, index
 from keras_pde.hub.publishing import MODEL_LIMIT, TOTAL_LIMIT
 
 ROOT = Path(__file__).parent.parent
@@ -53,13 +53,15 @@ def test_recipes_are_still_understood(name):
 
 
 @pytest.mark.parametrize("name", [n for n, card in CARDS.items() if card.weights != "none"])
-def test_models_load(name):
-    if not load.SAVED_MODELS.is_dir():
-        pytest.skip("the weights are not installed")
+def test_models_load(name, tmp_path, monkeypatch):
+    saved = ROOT / "saved_models"
+    # Where the package is installed, its clone is a mirror.
+    monkeypatch.setenv(download.MIRRORS, str(saved))
+    monkeypatch.setenv(download.CACHE, str(tmp_path))
     card = CARDS[name]
     model = kp.load_model(name)
     assert {w.dtype for w in model.get_weights()} == {np.dtype("float32")}
-    with np.load(load.SAVED_MODELS / name / "golden.npz") as golden:
+    with np.load(saved / name / "golden.npz") as golden:
         logits = keras.ops.convert_to_numpy(model(golden["inputs"]))
         largest = np.abs(golden["logits"]).max()
         np.testing.assert_allclose(logits, golden["logits"], rtol=0, atol=1e-4 * largest)
