@@ -214,6 +214,7 @@ def _jax(wanted):
 def _join():
     """What `keras.distribution.initialize` does, with other time limits."""
     import jax
+    from jax.experimental import multihost_utils
 
     # JAX's notice of preemption would swallow the signal that ends a process.
     jax.config.update("jax_enable_preemption_service", False)
@@ -232,6 +233,8 @@ def _join():
             f"({error}). Join them before anything is computed, with one {_ADDRESSES} that all "
             "reach."
         ) from error
+    # The first common step must begin within 30 seconds everywhere; those after it may wait long.
+    multihost_utils.sync_global_devices("joined")
 
 
 def _torch(wanted):
