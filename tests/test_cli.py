@@ -112,7 +112,7 @@ def test_an_interrupted_run_keeps_what_is_finished(tmp_path, monkeypatch, capsys
 
     monkeypatch.setattr(quickstart, "run", interrupted)
     assert cli.main(["quickstart", "--out", str(tmp_path / "run")]) == 130
-    assert "is kept" in capsys.readouterr().err
+    assert "are kept" in capsys.readouterr().err
 
 
 def test_errors_are_one_line_unless_debugged(tmp_path, capsys):

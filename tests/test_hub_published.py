@@ -271,6 +271,11 @@ def test_own_list_does_not_replace_models_of_the_package(clone, run, tmp_path, m
         kp.list_models()
 
 
+def test_the_folder_of_a_run_stands_for_its_model(run, tmp_path):
+    assert hub.load_card(run) == hub.load_card(run / "model")
+    kp.load_model(run)
+
+
 # The list
 
 

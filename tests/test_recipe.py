@@ -158,6 +158,7 @@ def test_unknown_names_are_refused_with_the_nearest(changes, received, near):
         ({"objective": []}, r"objective = \[\]; expected a term"),
         ({"objective": adversarial(epsilon="x")}, "expected values of other types"),
         ({"objective": adversarial(epsilon=-1)}, "epsilon=-1"),
+        ({"objective": adversarial(epsilon=8)}, "such as 8 / 255"),
         ({"schedule": {"name": "one_cycle", "peak": "x"}}, "expected values of other types"),
         ({"optimizer": {"name": "sgd", "momentum": 7}}, "momentum"),
         ({"optimizer": {"name": "sgd", "learning_rate": 1}}, r"it belongs to \[schedule\]"),

@@ -39,7 +39,8 @@ def _free_port():
 def _check_results(folder):
     trials = json.loads((folder / "trials.json").read_text())
     assert [trial["state"] for trial in trials] == ["completed"] * 3
-    assert recipes.load(folder / "best.toml").search == {}
+    best = recipes.load(folder / "best.toml")
+    assert best.search == {} and best.training.epochs > 1  # the trials were shortened, not it
     assert (folder / "tradeoff.png").exists()
     return trials
 

@@ -20,7 +20,7 @@ def main(argv=None) -> int:
     try:
         arguments.run(arguments)
     except KeyboardInterrupt:
-        print("\nInterrupted. What was finished until then is kept.", file=sys.stderr)
+        print(f"\nInterrupted. {arguments.kept}", file=sys.stderr)
         return 130
     except Exception as error:
         if arguments.debug:

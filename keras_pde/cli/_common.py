@@ -8,14 +8,15 @@ from fractions import Fraction
 from keras_pde import data as datasets
 
 
-def command(commands, debug, name, run, help, description):
+def command(commands, debug, name, run, help, description, kept="Nothing was written."):
+    """The parser of a command; `kept` says what is left of it after Ctrl-C."""
     parser = commands.add_parser(
         name,
         help=help,
         description=description,
         parents=[debug],
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, kept=kept)
     return parser
 
 

@@ -26,13 +26,14 @@ def add(commands, debug):
         "model", help="name of a published model, folder, or .keras file (with --data)"
     )
     add_data(parser, None)
-    parser.add_argument("--norm", choices=("l1", "l2", "linf"), help="default: linf")
+    parser.add_argument("--norm", choices=("l1", "l2", "linf"), help="default: the card's, or linf")
     parser.add_argument(
         "--epsilons",
         type=radius,
         nargs="+",
         metavar="E",
-        help="radii at which to give the robust accuracy, images in [0, 1]; 8/255 is understood",
+        help="radii at which to give the robust accuracy, images in [0, 1]; 8/255 is understood "
+        "(default: the card's)",
     )
     parser.add_argument("--limit", type=positive, metavar="N", help="test images (default: 500)")
     parser.add_argument("--seed", type=int, help="of random starts (default: 0)")
@@ -52,18 +53,21 @@ def _evaluate(arguments):
         raise ValueError("A .keras file does not say what it was trained on; pass --data.")
     dataset = datasets.load(name, data_dir=arguments.data_dir, download=arguments.download)
     chosen = (arguments.norm, arguments.epsilons, arguments.limit, arguments.seed)
-    if card and card.measurements and not files and chosen == (None,) * 4:
+    rows = card.measurements if card else ()
+    if rows and not files and chosen == (None,) * 4:
         _measure_again(card, model, dataset)
         return
     count = arguments.limit or 500
+    norm = arguments.norm or (rows[0].norm if rows else "linf")
+    stated = [row.epsilon for row in rows if row.norm == norm]
     title = card.title if card else Path(arguments.model).name
     with progress_bar() as progress:
         report = evaluate(
             model,
             dataset.x_test[:count],
             dataset.y_test[:count],
-            norm=arguments.norm or "linf",
-            epsilons=arguments.epsilons or [],
+            norm=norm,
+            epsilons=arguments.epsilons or stated,
             name=f"{title}, tested on {dataset.name}",
             seed=arguments.seed or 0,
             progress=progress,
@@ -84,6 +88,9 @@ def _load(path):
 
 
 def _measure_again(card, model, dataset):
+    for row in card.measurements:
+        attacks = ", ".join(attack["label"] for attack in row.attacks)
+        say(f"{row.norm} {radius_text(row.epsilon)}: {attacks} on {row.images} images ...")
     with progress_bar() as progress:
         pairs = measure_again(card, model, dataset.x_test, dataset.y_test, progress)
     if not pairs:

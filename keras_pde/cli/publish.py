@@ -1,3 +1,5 @@
+from pathlib import Path
+
 from keras_pde import hub
 from keras_pde.cli._common import command, say
 from keras_pde.hub.publishing import Place
@@ -53,3 +55,6 @@ def _publish(arguments):
         overwrite=arguments.overwrite,
     )
     say(f"Published {card.name}: weights {card.weights}, {sum(card.sizes.values())} bytes.")
+    if arguments.to:
+        folder = Path(arguments.to).expanduser().resolve()
+        say(f"To load it by name: export KERAS_PDE_HUB={folder} KERAS_PDE_INDEX={folder}/zoo.json")

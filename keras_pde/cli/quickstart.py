@@ -16,6 +16,7 @@ def add(commands, debug):
         "Trains four twins of one small network - J0 (plain), J1 (FGSM), J2 (L2), J2-Lip (tulip) - "
         "attacks them, prints the table of their robustness, and writes reports, error curves "
         "and models.",
+        kept="Models that were finished are kept.",
     )
     new = Settings()
     add_data(parser, new.data)

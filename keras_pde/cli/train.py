@@ -14,6 +14,7 @@ def add(commands, debug):
         "train, evaluate and save the model of a recipe",
         "Runs a recipe (a TOML file such as those in zoo/recipes). Every finished epoch is kept: "
         "--resume goes on after a stop, and ends with the same weights.",
+        kept="Finished epochs are kept; the same command with --resume goes on.",
     )
     parser.add_argument("recipe", help="TOML file")
     parser.add_argument("--out", metavar="DIR", help="the run's folder (default: runs/NAME)")

@@ -20,6 +20,7 @@ def add(commands, debug):
         "Trains a recipe with different values of the keys that its table [search] names, and "
         "writes the best recipe, all trials and a picture of clean against robust accuracy. "
         "Validation images choose; test images take no part.",
+        kept="Finished trials are kept; the same command with --resume goes on.",
     )
     parser.add_argument("recipe", help="TOML file with [search]")
     parser.add_argument("--trials", type=positive, required=True, metavar="N", help="at most")
@@ -44,8 +45,8 @@ def add(commands, debug):
         help="clean validation accuracy that the best trial must have, in [0, 1]",
     )
     parser.add_argument("--resume", action="store_true", help="go on with the search in --out")
-    parser.add_argument("--epochs", type=positive, metavar="N", help="instead of the recipe's")
-    parser.add_argument("--limit", type=positive, metavar="N", help="use N training images")
+    parser.add_argument("--epochs", type=positive, metavar="N", help="of each trial")
+    parser.add_argument("--limit", type=positive, metavar="N", help="training images of each trial")
     parser.add_argument(
         "--seed", type=int, metavar="N", help="of the values that are tried, and the trainings"
     )
@@ -70,6 +71,8 @@ def _tune(arguments):
 
     # Each trial is a new model: TensorFlow's advice against building many is not for a search.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    shortened = {"training.epochs": arguments.epochs, "data.limit": arguments.limit}
+    arguments.epochs = arguments.limit = None
     recipe = changed(arguments)
     out = Path(arguments.out or Path("runs") / f"{Path(arguments.recipe).stem}-search")
     with _live_table() as show:
@@ -85,6 +88,7 @@ def _tune(arguments):
             data_dir=arguments.data_dir,
             download=arguments.download,
             trust_network=arguments.trust_network,
+            shortened={key: value for key, value in shortened.items() if value is not None},
             show=show,
         )
     for trial in trials:

@@ -1,4 +1,5 @@
 import hashlib
+from fractions import Fraction
 
 import keras
 import numpy as np
@@ -48,7 +49,7 @@ def evaluate(
         x: images `(n, ...)`, or a dataset (`tf.data`, any iterable of `(images, labels)` batches).
         y: labels, integers or one-hot; none with a dataset.
         norm: `"l1" | "l2" | "linf"`, norm of the perturbations.
-        epsilons: radii at which to measure, in the units of the images.
+        epsilons: radii at which to measure, in the units of the images: numbers, or "8/255".
         attacks: attacks to run, in this norm; their own epsilon is replaced by each of `epsilons`.
             Default `default_attacks(norm)`.
         bounds: `(low, high)` range of valid images; not `None` here.
@@ -77,7 +78,7 @@ def evaluate(
     target = Target.of(model, x)
     batch_size = min(batch_size, len(x))
     y = class_labels(y, target.num_classes, len(x))
-    epsilons = tuple(sorted({float(e) for e in np.ravel(epsilons)}))
+    epsilons = tuple(sorted({_radius(e) for e in np.ravel(epsilons)}))
     if not all(0 < e < np.inf for e in epsilons):
         raise ValueError(f"Received epsilons={epsilons}; expected positive radii.")
     width = bounds[1] - bounds[0]
@@ -133,6 +134,10 @@ def evaluate(
         environment=environment.describe(),
         adversarials={"x": x, "y": y, "adversarial": closest},
     )
+
+
+def _radius(value):
+    return float(Fraction(value) if isinstance(value, str) else value)
 
 
 def _plan(attacks, epsilons):

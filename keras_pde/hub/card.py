@@ -30,7 +30,7 @@ _FILLED = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Card(Checked):
     """What a reader must know of a saved model, and what the loader checks.
 
@@ -105,6 +105,13 @@ class Card(Checked):
     keras_version: str = ""
     keras_pde_version: str = ""
     schema: int = SCHEMA
+
+    def __repr__(self):
+        rows = "; ".join(
+            f"{m.norm} {m.epsilon:.4g}: {100 * m.robust_accuracy:.1f} %" for m in self.measurements
+        )
+        label = self.name or self.title
+        return f"Card({label!r}, {self.architecture}, {self.parameters} parameters, {rows or '-'})"
 
     def __post_init__(self):
         if isinstance(self.measurements, (list, tuple)):

@@ -1,6 +1,7 @@
 """Models by name or folder."""
 
 import dataclasses
+import os
 from pathlib import Path
 
 import keras
@@ -47,7 +48,7 @@ def load_model(name: str | Path) -> keras.Model:
     """
     card = _published(name)
     if card is None:
-        return load_folder(Path(name))
+        return load_folder(_model_folder(name))
     if card.weights == "none":
         return load_files(card, Path)
     folder = SAVED_MODELS / card.name
@@ -81,7 +82,14 @@ def load_card(name: str | Path) -> Card:
     Raises:
         ValueError: there is no such model, or its card is not a valid one.
     """
-    return _published(name) or read_card(Path(name))
+    return _published(name) or read_card(_model_folder(name))
+
+
+def _model_folder(path):
+    """A folder that `save_model` wrote, or the one within a run of `keras-pde train`."""
+    path = Path(path)
+    inner = path / "model"
+    return inner if (inner / CARD).is_file() and not (path / CARD).exists() else path
 
 
 def _published(name):
@@ -90,5 +98,9 @@ def _published(name):
         return None
     cards = index.published()
     if name not in cards and not Path(name).exists():
-        raise ValueError(f"{unknown_name('model', name, cards)} It is no folder either.")
+        own = os.environ.get(index.OWN_INDEX)
+        raise ValueError(
+            f"{unknown_name('model', name, cards)} It is no folder either."
+            + ("" if own else f" {index.OWN_INDEX} can name the zoo.json of a hub of your own.")
+        )
     return cards.get(name)

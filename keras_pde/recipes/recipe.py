@@ -342,6 +342,7 @@ def _index(table, name, key):
     if not name.isdigit() or int(name) >= len(table):
         raise ValueError(
             f"Received the key {key!r}; expected a number from 0 to {len(table) - 1} for an entry "
-            f"of the list, not {name!r}."
+            f"of the list, not {name!r}: for the first one, write its number, as in "
+            "evaluation.0.images."
         )
     return int(name)

@@ -1,3 +1,5 @@
+import math
+
 from keras import ops
 
 from keras_pde import geometry
@@ -77,6 +79,13 @@ class Adversarial(DataTerm):
         self.random_start = random_start
         self.epsilon_norm = epsilon_norm
         self.bounds = check_bounds(bounds)
+        width = self.bounds[1] - self.bounds[0] if self.bounds else math.inf
+        if norm == "linf" and epsilon_norm is None and epsilon >= width:
+            raise ValueError(
+                f"Received epsilon={epsilon} in 'linf' for images in {self.bounds}, where "
+                f"{width:g} reaches every image; expected the units of the images, such as 8 / 255 "
+                "for 8 in 0-255."
+            )
 
     def images(self, step):
         norm = geometry.get(self.norm)

@@ -34,6 +34,7 @@ def search(
     data_dir=None,
     download=False,
     trust_network=False,
+    shortened=None,
     show=None,
 ) -> list[Trial]:
     """Trains a recipe with different values of what its `[search]` names, and keeps the best.
@@ -56,6 +57,8 @@ def search(
         seed: integer, of the values that are tried.
         resume: go on with the search in that folder, perhaps with more trials.
         data_dir, download: as in `keras_pde.data.load`.
+        shortened: changes of the recipe for the trials only, such as `{"training.epochs": 2}`;
+            `best.toml` is without them.
         trust_network: whether the chief's address may be a public one.
         show: function of the list of trials, called when it has changed, from another thread.
 
@@ -82,6 +85,7 @@ def search(
     role, folder = chief.role(), RunFolder(out)
     if role != "worker":
         folder.check(recipe, resume)
+    whole, recipe = recipe, recipe.replaced(shortened or {})
     hypermodel = RobustHyperModel(recipe, data_dir, download)
     records = Trials(folder / "trials")
     settings = {"tuner": tuner, "objective": objective, "seed": seed}
@@ -101,7 +105,7 @@ def search(
         made = _tuner(hypermodel, folder, trials, records, **settings)
         made.save()  # a search that is killed in its first trial can be resumed
         _run(made, records.read, show)
-        return _finish(folder, hypermodel, records.read(), objective, min_accuracy)
+        return _finish(folder, hypermodel, whole, records.read(), objective, min_accuracy)
 
 
 def _join(folder, recipe, settings):
@@ -240,13 +244,12 @@ def _watched(read, show, seconds=0.5):
         thread.join()
 
 
-def _finish(folder, hypermodel, trials, objective, min_accuracy):
+def _finish(folder, hypermodel, recipe, trials, objective, min_accuracy):
     folder.write_json("trials.json", [dataclasses.asdict(trial) for trial in trials])
     order = ranked(trials, objective, min_accuracy)
     if not order:
         reasons = "; ".join(f"trial {t.number}: {t.reason or t.state}" for t in trials)
         raise RuntimeError(f"None of the {len(trials)} trials succeeded: {reasons}")
-    recipe = hypermodel.recipe
     best = without_search(recipe.replaced(order[0].values))
     folder.write("best.toml", best.to_toml().encode())
     validation = recipe.validation
