@@ -406,7 +406,7 @@ def test_a_command_changes_a_recipe_and_can_be_interrupted(toml, tmp_path, monke
     with monkeypatch.context() as patch:
         patch.setattr(cli.train, "say", interrupt)
         assert command(*words) == 130
-    assert "is kept" in capsys.readouterr().err
+    assert "--resume goes on" in capsys.readouterr().err
     assert command(*words, "--resume", "--no-evaluation") == 0
     said = capsys.readouterr().out
     assert "22 training and 8 validation images" in said
