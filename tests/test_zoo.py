@@ -1,5 +1,6 @@
 """What is published: the list in the package, the folders and the boards say the same."""
 
+import re
 from pathlib import Path
 
 import keras
@@ -7,11 +8,13 @@ import numpy as np
 import pytest
 
 import keras_pde as kp
-from keras_pde import hub, recipes
+from keras_pde import data, hub, recipes
 from keras_pde.hub import board, download, index
 from keras_pde.hub.publishing import MODEL_LIMIT, TOTAL_LIMIT
+from keras_pde.recipes import build
 
 ROOT = Path(__file__).parent.parent
+RECIPES = ROOT / "zoo" / "recipes"
 CARDS = index.read_index(index.PACKAGE_INDEX)
 
 in_a_clone = pytest.mark.skipif(
@@ -66,3 +69,20 @@ def test_models_load(name, tmp_path, monkeypatch):
         largest = np.abs(golden["logits"]).max()
         np.testing.assert_allclose(logits, golden["logits"], rtol=0, atol=1e-4 * largest)
     assert logits.shape[1] == len(card.classes)
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda p: p.stem)
+def test_recipes_of_the_zoo(path):
+    read = recipes.load(path)
+    build.check(read.replaced({"training.backend": ""}))
+    name = read.data.name
+    assert name in data.NAMES
+    assert re.fullmatch(rf"{name}/[a-z0-9.-]+/[a-z0-9_.-]+", read.name), read.name
+    assert path.stem.startswith(f"{name}-")
+    assert read.title
+    assert read.evaluation
+
+
+def test_published_names_are_unique():
+    names = [recipes.load(path).name for path in RECIPES.glob("*.toml")]
+    assert len(names) == len(set(names))
