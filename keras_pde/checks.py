@@ -100,3 +100,27 @@ def class_labels(labels, num_classes, num_examples=None):
             "at 1?"
         )
     return received.astype("int32")
+
+
+def check_radii(radii, norm, bounds, what, zero=False):
+    """Refuses lengths that are no radius, and, in Linf, those that reach every image.
+
+    Args:
+        radii: numbers.
+        norm: name of the norm.
+        bounds: `(low, high)` range of the images, or `None` for no limit.
+        what: how the error names the argument.
+        zero: whether 0 is allowed.
+
+    Raises:
+        ValueError: with what was received, what was expected, and an example.
+    """
+    width = bounds[1] - bounds[0] if bounds and norm == "linf" else math.inf
+    if all((r >= 0 if zero else r > 0) and r < width for r in radii):
+        return
+    units = f" in the units of images in [{bounds[0]:g}, {bounds[1]:g}]" if bounds else ""
+    raise ValueError(
+        f"Received {what} = {radii[0] if len(radii) == 1 else list(radii)} in {norm!r}; expected "
+        f"lengths {'from' if zero else 'above'} 0 and below {width:g}{units}, such as 8/255 for 8 "
+        "in 0-255."
+    )

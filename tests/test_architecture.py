@@ -26,7 +26,7 @@ STEPS = [
     {"models"},
     {"layers"},
     {"data", "geometry", "autodiff"},
-    {"noise", "checks", "environment"},
+    {"noise", "checks", "environment", "units"},
     {"registry"},
 ]
 RANK = {name: rank for rank, step in enumerate(STEPS) for name in step}

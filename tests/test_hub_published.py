@@ -360,10 +360,3 @@ def test_board_says_what_a_reader_must_know(three, clone):
     certified = hub.Measurement(**make_row(certified=True, alarms=["gradients vanish"]))
     page = board.page([hub.Card(**complete_fields(measurements=[certified]))])
     assert "50.0 % (certified) (alarm)" in page and "alarm: linf 0.1: gradients vanish" in page
-
-
-@pytest.mark.parametrize(
-    ("epsilon", "text"), [(8 / 255, "8/255"), (0.3, "0.3"), (0.2, "0.2"), (1.0, "1"), (0.5, "0.5")]
-)
-def test_radii_are_written_as_people_do(epsilon, text):
-    assert board.radius(epsilon) == text

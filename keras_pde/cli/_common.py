@@ -3,7 +3,6 @@
 import argparse
 import sys
 from contextlib import contextmanager
-from fractions import Fraction
 
 from keras_pde import data as datasets
 
@@ -37,10 +36,6 @@ def add_data_folder(parser):
         help="folder of TensorFlow Datasets (otherwise TFDS_DATA_DIR, then ~/tensorflow_datasets)",
     )
     parser.add_argument("--download", action="store_true", help="download the set if it is absent")
-
-
-def radius(text):
-    return float(Fraction(text))
 
 
 def positive(text):

@@ -3,12 +3,12 @@ from pathlib import Path
 import keras
 
 from keras_pde import data as datasets
-from keras_pde.cli._common import add_data, command, positive, progress_bar, radius, say
+from keras_pde.cli._common import add_data, command, positive, progress_bar, say
 from keras_pde.evaluation import evaluate
-from keras_pde.evaluation.report import columns, percent
+from keras_pde.evaluation.report import columns
 from keras_pde.hub import load_card, load_model
-from keras_pde.hub.board import radius as radius_text
 from keras_pde.measure import agree, measure_again
+from keras_pde.units import percent, radius, radius_text
 
 
 def add(commands, debug):

@@ -1,10 +1,10 @@
 import json
 
 from keras_pde import hub
-from keras_pde.cli._common import command, positive, radius, say
-from keras_pde.evaluation.report import columns, percent
+from keras_pde.cli._common import command, positive, say
+from keras_pde.evaluation.report import columns
 from keras_pde.hub.board import count
-from keras_pde.hub.board import radius as radius_text
+from keras_pde.units import percent, radius, radius_text
 
 
 def add(commands, debug):

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keras_pde.evaluation.report import Report, columns, number, percent
+from keras_pde.evaluation.report import Report, columns, number
+from keras_pde.units import percent
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,14 @@
 import hashlib
-from fractions import Fraction
 
 import keras
 import numpy as np
 
 from keras_pde import environment, geometry
 from keras_pde.attacks import FGSM, PGD, Attack, MinimalDistance, Target
-from keras_pde.checks import check_bounds, check_images, class_labels
+from keras_pde.checks import check_bounds, check_images, check_radii, class_labels
 from keras_pde.evaluation import alarms
 from keras_pde.evaluation.report import AttackRun, Report
+from keras_pde.units import radius
 
 
 def default_attacks(norm, bounds=(0.0, 1.0), seed=0):
@@ -78,15 +78,8 @@ def evaluate(
     target = Target.of(model, x)
     batch_size = min(batch_size, len(x))
     y = class_labels(y, target.num_classes, len(x))
-    epsilons = tuple(sorted({_radius(e) for e in np.ravel(epsilons)}))
-    if not all(0 < e < np.inf for e in epsilons):
-        raise ValueError(f"Received epsilons={epsilons}; expected positive radii.")
-    width = bounds[1] - bounds[0]
-    if norm == "linf" and any(e >= width for e in epsilons):
-        raise ValueError(
-            f"Received epsilons={epsilons} in 'linf' for images in {bounds}, where {width:g} "
-            "reaches every image; expected the units of the images, such as 8/255 for 8 in 0-255."
-        )
+    epsilons = tuple(sorted({radius(e) for e in np.ravel(epsilons)}))
+    check_radii(epsilons, norm, bounds, "epsilons")
     if attacks is None:
         attacks = default_attacks(norm, bounds, seed)
     attacks = [attacks] if isinstance(attacks, Attack) else list(attacks)
@@ -134,10 +127,6 @@ def evaluate(
         environment=environment.describe(),
         adversarials={"x": x, "y": y, "adversarial": closest},
     )
-
-
-def _radius(value):
-    return float(Fraction(value) if isinstance(value, str) else value)
 
 
 def _plan(attacks, epsilons):

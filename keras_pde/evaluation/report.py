@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_pde.units import percent
+
 SCHEMA = 1
 
 
@@ -208,11 +210,6 @@ class Report:
                 "save_adversarials on the report that `evaluate` returned."
             )
         np.savez_compressed(path, **self.adversarials, distance=self.distance)
-
-
-def percent(share: float) -> str:
-    """A share as a percentage with one decimal."""
-    return f"{100 * share:.1f} %"
 
 
 def number(value: float) -> str:

@@ -5,10 +5,10 @@ import keras
 from keras_pde import hub, models
 from keras_pde.attacks import Target
 from keras_pde.evaluation import evaluate
-from keras_pde.evaluation.report import percent
 from keras_pde.measure import measurement
 from keras_pde.recipes import build
 from keras_pde.recipes.run_folder import BEST
+from keras_pde.units import percent
 
 
 def kept_model(recipe, folder, loaded) -> keras.Model:

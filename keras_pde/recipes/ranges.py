@@ -1,6 +1,7 @@
 """What the values of a recipe may be, as tables."""
 
 from keras_pde import geometry
+from keras_pde.checks import check_radii
 from keras_pde.registry import unknown_name
 
 _AT_LEAST_0 = (lambda v: v >= 0, "at least 0")
@@ -25,6 +26,7 @@ _RANGES = {
     "validation.images": _AT_LEAST_1,
     "validation.every": _AT_LEAST_1,
     "evaluation.images": _AT_LEAST_0,
+    "evaluation.epsilons": (len, "at least one length"),
     "evaluation.seed": _SEED,
 }
 
@@ -56,22 +58,12 @@ def check_ranges(recipe) -> None:
     if not recipe.objective:
         raise ValueError('Received objective = []; expected a term, such as name = "plain".')
     validation = recipe.validation
-    _check_radii("validation.epsilon", validation.norm, [validation.epsilon])
+    check_radii([validation.epsilon], validation.norm, (0.0, 1.0), "validation.epsilon")
     for evaluation in recipe.evaluation:
-        _check_radii("evaluation.epsilons", evaluation.norm, evaluation.epsilons)
+        check_radii(evaluation.epsilons, evaluation.norm, (0.0, 1.0), "evaluation.epsilons")
 
 
 def _values(recipe, key):
     section, name = key.split(".")
     tables = getattr(recipe, section)
     return [getattr(table, name) for table in (tables if isinstance(tables, tuple) else [tables])]
-
-
-def _check_radii(key, norm, radii):
-    # An Linf ball of radius 1 holds every image: 8 instead of 8/255.
-    largest = 1.0 if norm == "linf" else float("inf")
-    if not radii or not all(0 < radius < largest for radius in radii):
-        raise ValueError(
-            f"Received {key} = {radii!r} in {norm!r}; expected lengths in (0, {largest:g}), in the "
-            'units of images in [0, 1], such as "8/255".'
-        )

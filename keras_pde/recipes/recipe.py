@@ -1,12 +1,10 @@
 """A recipe: one TOML file that says how a model is made and measured."""
 
 import dataclasses
-import re
 import tomllib
 import types
 import typing
 from dataclasses import dataclass, field, fields
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +12,7 @@ import tomli_w
 
 from keras_pde.recipes.ranges import check_ranges
 from keras_pde.registry import unknown_name
-
-_FRACTION = re.compile(r"[0-9]+/0*[1-9][0-9]*")
+from keras_pde.units import is_fraction, radius
 
 
 @dataclass(frozen=True)
@@ -290,8 +287,8 @@ def number(value):
     """A fraction in quotes, such as "8/255", as a float, and "none" as None (TOML has neither)."""
     if value == "none":
         return None
-    if isinstance(value, str) and _FRACTION.fullmatch(value):
-        return float(Fraction(value))
+    if is_fraction(value):
+        return radius(value)
     if isinstance(value, list):
         return [number(item) for item in value]
     return value

@@ -1,10 +1,8 @@
-import math
-
 from keras import ops
 
 from keras_pde import geometry
 from keras_pde.attacks.ascent import ascend, movable, to_bounds
-from keras_pde.checks import check_bounds
+from keras_pde.checks import check_bounds, check_radii
 from keras_pde.registry import register
 from keras_pde.training.objective import DataTerm
 
@@ -60,8 +58,6 @@ class Adversarial(DataTerm):
         bounds=(0.0, 1.0),
     ):
         geometry.get(norm)
-        if epsilon < 0:
-            raise ValueError(f"Received epsilon={epsilon}; expected a length, at least 0.")
         if int(steps) != steps or steps < 1:
             raise ValueError(f"Received steps={steps}; expected an integer, at least 1.")
         if step_size is not None and step_size <= 0:
@@ -79,13 +75,7 @@ class Adversarial(DataTerm):
         self.random_start = random_start
         self.epsilon_norm = epsilon_norm
         self.bounds = check_bounds(bounds)
-        width = self.bounds[1] - self.bounds[0] if self.bounds else math.inf
-        if norm == "linf" and epsilon_norm is None and epsilon >= width:
-            raise ValueError(
-                f"Received epsilon={epsilon} in 'linf' for images in {self.bounds}, where "
-                f"{width:g} reaches every image; expected the units of the images, such as 8 / 255 "
-                "for 8 in 0-255."
-            )
+        check_radii([epsilon], epsilon_norm or norm, self.bounds, "epsilon", zero=True)
 
     def images(self, step):
         norm = geometry.get(self.norm)
