@@ -118,9 +118,11 @@ def check_radii(radii, norm, bounds, what, zero=False):
     width = bounds[1] - bounds[0] if bounds and norm == "linf" else math.inf
     if all((r >= 0 if zero else r > 0) and r < width for r in radii):
         return
+    limits = ("of at least 0" if zero else "above 0") + (
+        f" and below {width:g}" * (width < math.inf)
+    )
     units = f" in the units of images in [{bounds[0]:g}, {bounds[1]:g}]" if bounds else ""
     raise ValueError(
         f"Received {what} = {radii[0] if len(radii) == 1 else list(radii)} in {norm!r}; expected "
-        f"lengths {'from' if zero else 'above'} 0 and below {width:g}{units}, such as 8/255 for 8 "
-        "in 0-255."
+        f"finite lengths {limits}{units}, such as 8/255 for 8 in 0-255."
     )
