@@ -25,7 +25,7 @@ STEPS = [
     {"attacks"},
     {"models"},
     {"layers"},
-    {"data", "geometry", "autodiff"},
+    {"data", "geometry", "autodiff", "integrators"},
     {"noise", "checks", "environment", "units"},
     {"registry"},
 ]

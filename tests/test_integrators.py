@@ -1,0 +1,197 @@
+"""What every scheme declares, measured: order, stability limits, reversibility."""
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from keras_pde import integrators
+
+SCHEMES = [integrators.get(name) for name in integrators.names()]
+ONE_FIELD = [scheme for scheme in SCHEMES if not any(scheme.parts)]
+PAIRS = [scheme for scheme in SCHEMES if any(scheme.parts)]
+REVERSIBLE = [scheme for scheme in SCHEMES if scheme.reversible]
+
+# Largest h w on the imaginary axis and h m on the negative real axis, from the literature.
+LIMITS = {
+    "euler": (0, 2),
+    "midpoint": (0, 2),
+    "heun": (0, 2),
+    "ssp_rk3": (math.sqrt(3), 2.513),
+    "kutta3": (math.sqrt(3), 2.513),
+    "bosh3": (math.sqrt(3), 2.513),
+    "rk4": (2 * math.sqrt(2), 2.785),
+    "rk4_38": (2 * math.sqrt(2), 2.785),
+    "dopri5": (0.997, 3.307),
+    "two_step_midpoint": (1, 0),
+    "symplectic_euler": (2, 0),
+    "verlet": (2, 0),
+}
+
+
+def schemes(which):
+    return pytest.mark.parametrize("scheme", which, ids=lambda scheme: scheme.name)
+
+
+def solve(scheme, field, y, steps, end=1.0):
+    """y(end); `field(t, part, y)`."""
+    h = end / steps
+
+    def at(n):
+        return lambda stage, y: field((n + float(scheme.nodes[stage])) * h, scheme.parts[stage], y)
+
+    state, done = scheme.start(at(0), y, h)
+    for n in range(done, steps):
+        state = scheme.step(at(n), state, h)
+    return scheme.end(state)
+
+
+def growing(t, part, y):
+    """y' = y cos t, whose solution is exp(sin t)."""
+    return y * np.cos(t)
+
+
+def pendulum(t, part, y):
+    return -np.sin(y) if part else y
+
+
+def error(scheme, steps):
+    if any(scheme.parts):
+        start = (np.array(0.9), np.array(0.3))
+        q, p = solve(scheme, pendulum, start, steps)
+        exact = solve(integrators.get("rk4"), _together, np.array(start), 2000)
+        return np.hypot(q - exact[0], p - exact[1])
+    # At several ends, since at one the leading terms of the error may cancel.
+    return sum(
+        abs(solve(scheme, growing, np.array(1.0), steps, end) - math.exp(math.sin(end)))
+        for end in (1.0, 2.0, 3.0)
+    )
+
+
+def _together(t, part, y):
+    return np.array([y[1], -math.sin(y[0])])
+
+
+@schemes(SCHEMES)
+def test_order(scheme):
+    counts = np.array([32, 64, 128]) * (1 if scheme.order > 4 else 4)
+    errors = [error(scheme, steps) for steps in counts]
+    slope = -np.polyfit(np.log(counts), np.log(errors), 1)[0]
+    assert slope == pytest.approx(scheme.order, abs=0.1)
+
+
+@schemes(SCHEMES)
+def test_limits_are_those_of_the_literature(scheme):
+    declared = (scheme.imaginary_limit, scheme.real_limit)
+    assert declared == pytest.approx(LIMITS[scheme.name], rel=1e-3)
+
+
+def amplification(scheme, value):
+    """Largest modulus of the eigenvalues of one step of y' = value y, or of q' = -w p, p' = w q."""
+
+    def linear(stage, y):
+        return (-1) ** scheme.parts[stage] * value * y
+
+    first, _ = scheme.start(linear, _pair(scheme, 1.0 + 0j), 1.0)
+    columns = [scheme.step(linear, tuple(unit), 1.0) for unit in np.eye(len(first), dtype=complex)]
+    return abs(np.linalg.eigvals(np.array(columns))).max()
+
+
+def _pair(scheme, y):
+    return (y, 0 * y) if any(scheme.parts) else y
+
+
+@schemes(SCHEMES)
+@pytest.mark.parametrize("axis", ["imaginary", "real"])
+def test_limits_are_where_steps_begin_to_grow(scheme, axis):
+    if any(scheme.parts):
+        if axis == "real":
+            pytest.skip("an oscillator has no real eigenvalues")
+        direction = 1
+    else:
+        direction = 1j if axis == "imaginary" else -1
+
+    def stable(w):
+        return amplification(scheme, w * direction) < 1 + 1e-6
+
+    low, high = 0.0, 0.05
+    while stable(high):
+        low, high = high, high + 0.05
+    while high - low > 1e-3:
+        middle = (low + high) / 2
+        low, high = (middle, high) if stable(middle) else (low, middle)
+    # Without a limit any step grows, if only by (h w)^4 / 8, as Heun's: by 1e-6 at 0.05.
+    assert low == pytest.approx(getattr(scheme, f"{axis}_limit"), rel=0.01, abs=0.06)
+
+
+@schemes(REVERSIBLE)
+def test_steps_are_undone(scheme):
+    def field(stage, y):
+        return np.sin(y + stage)
+
+    start = _pair(scheme, np.linspace(-1, 1, 5))
+    first, _ = scheme.start(field, start, 0.1)
+    state = first
+    for _ in range(20):
+        state = scheme.step(field, state, 0.1)
+    for _ in range(20):
+        state = scheme.back(field, state, 0.1)
+    np.testing.assert_allclose(state, first, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["verlet", "symplectic_euler"])
+def test_energy_drift_is_bounded_over_ten_thousand_steps(name):
+    scheme = integrators.get(name)
+
+    def field(stage, y):
+        return pendulum(0, scheme.parts[stage], y)
+
+    def energy(state):
+        return state[1] ** 2 / 2 - math.cos(state[0])
+
+    state = (1.0, 0.0)
+    first, errors = energy(state), []
+    for _ in range(10_000):
+        state = scheme.step(field, state, 0.1)
+        errors.append(abs(energy(state) - first))
+    # The second half is no worse than the first: it oscillates, and does not drift.
+    assert max(errors[5000:]) == pytest.approx(max(errors[:5000]), rel=1e-3)
+    assert max(errors) < (0.05 if scheme.order == 1 else 2e-3)
+
+
+def test_irreversible_schemes_say_so():
+    with pytest.raises(ValueError, match="cannot be undone; expected a reversible"):
+        integrators.get("rk4").back(None, (1.0,), 0.1)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "message"),
+    [
+        ([], [], "expected those below the diagonal"),
+        ([[1]], [1], "below the diagonal"),
+        ([[], [1, 0]], [0, 1], "below the diagonal"),
+        ([[], [1]], ["1/2", "1/3"], "not consistent"),
+        ([[], [1]], [1], "expected 2 weights"),
+    ],
+)
+def test_tableaus_that_make_no_method_are_refused(a, b, message):
+    with pytest.raises(ValueError, match=message):
+        integrators.RungeKutta("mine", 2, a, b)
+
+
+def test_a_tableau_of_ones_own():
+    ralston = integrators.RungeKutta("ralston", 2, [[], ["2/3"]], ["1/4", "3/4"])
+    assert integrators.get(ralston) is ralston
+    assert ralston.nodes == (0, Fraction(2, 3)) and ralston.stages == 2
+    assert (ralston.imaginary_limit, ralston.real_limit) == pytest.approx((0, 2))
+
+
+def test_floats_in_a_tableau_mean_their_decimals():
+    scheme = integrators.RungeKutta("mine", 1, [[], [1 / 3]], [0.3, 0.7])
+    assert scheme.nodes[1] == Fraction(1, 3) and scheme.b == (Fraction(3, 10), Fraction(7, 10))
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(ValueError, match="Did you mean 'rk4'"):
+        integrators.get("rk5")
