@@ -5,7 +5,7 @@ A scheme advances a state by one step of length h. It sees the right-hand side o
 depth. `nodes` says at which fraction of the step each stage lies.
 """
 
-from keras_pde.integrators.named import get, names
+from keras_pde.integrators.named import get, names, serialize
 from keras_pde.integrators.partitioned import SymplecticEuler, Verlet
 from keras_pde.integrators.runge_kutta import RungeKutta
 from keras_pde.integrators.scheme import Scheme
@@ -19,4 +19,5 @@ __all__ = [
     "Verlet",
     "get",
     "names",
+    "serialize",
 ]

@@ -61,13 +61,22 @@ def names() -> list[str]:
 
 
 def get(scheme) -> Scheme:
-    """A scheme from its name, or itself.
+    """A scheme from its name, from the config of a `RungeKutta`, or itself.
 
     Raises:
         ValueError: no scheme has that name.
     """
     if isinstance(scheme, Scheme):
         return scheme
+    if isinstance(scheme, dict):
+        return RungeKutta(**scheme)
     if scheme not in _BY_NAME:
         raise unknown_name("scheme", scheme, names())
     return _BY_NAME[scheme]
+
+
+def serialize(scheme):
+    """The name of a scheme, or the arguments of a `RungeKutta` of one's own; `get` reads both."""
+    if _BY_NAME.get(scheme.name) is scheme:
+        return scheme.name
+    return scheme.get_config()

@@ -56,6 +56,16 @@ class RungeKutta(Scheme):
                     "is not consistent otherwise. Write thirds as '1/3'."
                 )
 
+    def get_config(self):
+        """The arguments as JSON holds them."""
+        return {
+            "name": self.name,
+            "order": self.order,
+            "a": [[str(entry) for entry in row] for row in self.a],
+            "b": [str(weight) for weight in self.b],
+            "lower": self.lower and [str(weight) for weight in self.lower],
+        }
+
     def step(self, field, state, h):
         return (self.slopes(field, state[0], h)[0],)
 

@@ -1,0 +1,196 @@
+import warnings
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_pde import integrators
+from keras_pde.layers.continuous import bases, loops
+from keras_pde.layers.continuous.stacked_rate import StackedRate
+from keras_pde.layers.continuous.sweep import Sweep
+from keras_pde.registry import register, unknown_name
+
+# Stage evaluations up to which a loop is written out: tracing is then quick, and the step faster.
+_WRITTEN_OUT = 16
+
+
+@register(
+    "layer",
+    "continuous_block",
+    rate=keras.layers.Dense(4, activation="tanh", name="rate"),
+    steps=4,
+    scheme="heun",
+    basis="hat",
+    num_basis=3,
+    horizon=0.5,
+    memory="remat",
+    unroll=False,
+    seed=1,
+)
+class ContinuousBlock(keras.layers.Layer):
+    """A residual stage as an ordinary differential equation in depth, around any Keras layer.
+
+    The output is y(T) of
+
+        y'(t) = R(theta(t / T); y(t)),    y(0) = input,    theta(s) = sum_k phi_k(s) theta_k,
+
+    integrated by `steps` equal steps of a Runge-Kutta scheme. Every weight of the rate R has K
+    coefficients theta_k, in a basis of functions of depth; so the number of weights does not depend
+    on the number of steps, and a trained block can be run with other steps and schemes. With
+    `scheme="euler"`, `basis="constant"`, `num_basis=steps` and `horizon=steps` it is a residual
+    network. Batch normalization in the rate keeps its statistics for each element of depth.
+
+    Sources: Queiruga et al., "Continuous-in-depth neural networks", 2020 (arXiv 2008.02389), and
+    "Stateful ODE-Nets using basis function expansions", 2021 (arXiv 2106.10820).
+
+    Args:
+        rate: Keras layer or `Sequential` that keeps the shape of its input. Its configuration is
+            used: each coefficient is a fresh draw of its weights.
+        steps: number N of steps.
+        scheme: name of `keras_pde.integrators`, or a `RungeKutta` of one's own.
+        basis: `"constant"`, `"hat"`, `"discontinuous_linear"`, `"polynomial"`, `"fourier"` or
+            `"bspline"`.
+        num_basis: number K of coefficients; default `steps`.
+        horizon: T, the time from input to output, > 0.
+        memory: what is kept for the gradient: `"store"`, `"remat"`, `"checkpoint"` or
+            `"reversible"` (for schemes that can be undone); see the user guide.
+        unroll: whether to write the loop out; None for up to 16 evaluations of the rate, and
+            wherever a compiled loop cannot be used.
+        seed: integer for random layers in the rate, such as dropout; None for another one at each
+            start.
+
+    Input and output shape: `(batch, ...)`, that of the rate.
+
+    Raises:
+        ValueError: an argument is out of range, the rate changes the shape, there are fewer steps
+            than coefficients that need them, or the memory mode does not fit the scheme.
+
+    Example:
+
+    >>> rate = keras.Sequential([kp.layers.batch_norm(), keras.layers.ReLU(),
+    ...                          keras.layers.Conv2D(16, 3, padding="same", use_bias=False)])
+    >>> x = kp.layers.ContinuousBlock(rate, steps=8, scheme="rk4", num_basis=4)(x)
+    """
+
+    def __init__(
+        self,
+        rate,
+        steps,
+        scheme="rk4",
+        basis="constant",
+        num_basis=None,
+        horizon=1.0,
+        memory="store",
+        unroll=None,
+        seed=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if isinstance(steps, bool) or int(steps) != steps or steps < 1:
+            raise ValueError(f"Received steps={steps!r}; expected an integer, at least 1.")
+        if not 0 < horizon < np.inf:
+            raise ValueError(
+                f"Received horizon={horizon!r}; expected a positive time, such as 1.0. To run a "
+                "block backwards, negate its rate."
+            )
+        if memory not in loops.MEMORY:
+            raise unknown_name("memory mode", memory, loops.MEMORY)
+        self.steps, self.horizon = int(steps), float(horizon)
+        self.scheme = integrators.get(scheme)
+        self.basis = bases.get(basis)
+        self.num_basis = self.steps if num_basis is None else num_basis
+        self.basis.check(self.num_basis)
+        self.num_basis = int(self.num_basis)
+        self._check_steps(self.steps)
+        if memory == "reversible" and not self.scheme.reversible:
+            reversible = [n for n in integrators.names() if integrators.get(n).reversible]
+            raise ValueError(
+                f"Received memory='reversible' with scheme={self.scheme.name!r}, whose steps "
+                f"cannot be undone; expected one of {reversible}, or memory='remat'."
+            )
+        self.memory, self.unroll, self.seed = memory, unroll, seed
+        self.rates = [StackedRate(rate, self.basis, self.num_basis, dtype=self.dtype_policy)]
+
+    def _check_steps(self, steps):
+        if not self.basis.local and self.num_basis > steps:
+            raise ValueError(
+                f"Received steps={steps} with num_basis={self.num_basis} of basis="
+                f"{self.basis.name!r}; expected at least as many steps as coefficients, which "
+                "nothing determines otherwise. Lower num_basis."
+            )
+
+    def build(self, input_shape):
+        for rate in self.rates:
+            if not rate.built:
+                rate.build(input_shape)
+        if any(rate.seed_count for rate in self.rates):
+            self.seed_generator = keras.random.SeedGenerator(self.seed)
+        if bases.cuts_elements(self.basis, self.num_basis, self.steps) and self.scheme.order > 1:
+            elements = self.basis.elements(self.num_basis)
+            warnings.warn(
+                f"{self.name}: {self.steps} steps cut the {elements} elements of its basis, so "
+                f"{self.scheme.name!r} is of order 1 instead of {self.scheme.order} there; use a "
+                f"multiple of {elements} steps.",
+                stacklevel=2,
+            )
+
+    def call(self, inputs, training=None):
+        y = ops.cast(inputs, self._state_dtype)
+        y = self._leave(self._solve(self._enter(y), training))
+        return ops.cast(y, self.compute_dtype)
+
+    def _enter(self, y):
+        return y
+
+    def _leave(self, y):
+        return y
+
+    @property
+    def _state_dtype(self):
+        return keras.backend.result_type(self.compute_dtype, "float32")
+
+    def _solve(self, y, training):
+        """The state after all steps, from y, which is a tensor or the pair of a pair scheme."""
+        sweep = Sweep(self, self._writes_out(), training)
+        state, log, first = sweep.start(y)
+        state, log = loops.run(
+            sweep.step,
+            state,
+            log,
+            sweep.weights,
+            first,
+            self.steps,
+            sweep.unroll,
+            self.memory,
+            sweep.back,
+        )
+        sweep.finish(log)
+        return self.scheme.end(state)
+
+    def _writes_out(self):
+        """Whether the steps are written out instead of looped over by the compiled program."""
+        if self.unroll is not None:
+            return self.unroll
+        return self.steps * self.scheme.stages <= _WRITTEN_OUT or loops.must_write_out(self.rates)
+
+    def compute_output_shape(self, input_shape):
+        return tuple(input_shape)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "rate": keras.saving.serialize_keras_object(self.rates[0].rate),
+            "steps": self.steps,
+            "scheme": integrators.serialize(self.scheme),
+            "basis": self.basis.name,
+            "num_basis": self.num_basis,
+            "horizon": self.horizon,
+            "memory": self.memory,
+            "unroll": self.unroll,
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        rate = keras.saving.deserialize_keras_object(config["rate"])
+        return cls(**{**config, "rate": rate})

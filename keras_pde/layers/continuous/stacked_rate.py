@@ -1,0 +1,166 @@
+import contextlib
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_pde.layers.continuous import bases
+
+
+class StackedRate(keras.layers.Layer):
+    """A layer whose weights depend on depth: K coefficients for each, in a depth basis.
+
+    The layer is a template: it is built once, its own variables are never used, and each evaluation
+    runs it with the values that the coefficients give at that depth. What is not trained but kept,
+    such as the moving statistics of a batch normalization, is piecewise constant in depth, with one
+    value an element. Each value becomes the mean of what the stages in its element leave behind;
+    elements that no stage visits keep theirs.
+
+    Args:
+        rate: a Keras layer or Sequential that keeps the shape of its input. Its configuration is
+            used, not its weights.
+        basis: a `bases.Basis`.
+        count: number of coefficients K.
+    """
+
+    def __init__(self, rate, basis, count, **kwargs):
+        super().__init__(**kwargs)
+        # In a list behind a function, Keras does not see it: the template's variables are not ours.
+        self._template = _Hidden(rate)
+        self.basis, self.count = basis, count
+
+    @property
+    def rate(self):
+        return self._template.layer
+
+    def build(self, input_shape):
+        pieces = [self._piece(k, input_shape) for k in range(self.count)]
+        template = self._template
+        template.layer = pieces[0]
+        template.trained = list(pieces[0].trainable_variables)
+        others = pieces[0].non_trainable_variables
+        template.kept = [v for v in others if not _is_seed(v)]
+        template.seeds = [v for v in others if _is_seed(v)]
+        mix = self._from_pieces()
+        self.stacks = [
+            self._add(variable, self._mixed(mix, [p.trainable_variables[i] for p in pieces]), True)
+            for i, variable in enumerate(template.trained)
+        ]
+        cells = self.basis.elements(self.count)
+        self.cells = [
+            self._add(variable, np.stack([_numpy(variable)] * cells), False)
+            for variable in template.kept
+        ]
+
+    def _piece(self, k, input_shape):
+        """A fresh copy of the rate, built by a symbolic call, which creates every variable."""
+        config = _reseeded(keras.saving.serialize_keras_object(self.rate), k)
+        piece = keras.saving.deserialize_keras_object(config)
+        with _outside_of_graphs():
+            image = keras.KerasTensor((None, *input_shape[1:]), dtype=self.compute_dtype)
+            shape = tuple(piece(image).shape)
+        if shape[1:] != tuple(input_shape[1:]):
+            raise ValueError(
+                f"Received rate {piece.name!r}, which maps {tuple(input_shape[1:])} to "
+                f"{shape[1:]}; expected a layer that keeps the shape, since its output is added "
+                "to its input."
+            )
+        return piece
+
+    def _from_pieces(self):
+        if self.basis.nodal:
+            return np.eye(self.count)
+        # Coefficients of modes are no weights: project a piecewise constant theta.
+        constant = bases.get("constant")
+        return bases.transfer(constant, self.count, self.basis, self.count)
+
+    def _mixed(self, matrix, variables):
+        return np.tensordot(matrix, np.stack([_numpy(v) for v in variables]), axes=1)
+
+    def _add(self, variable, values, trainable):
+        name = variable.path.split("/", 1)[-1].replace("/", "_")
+        extra = {} if trainable else {"aggregation": "mean"}
+        return self.add_weight(
+            name=name,
+            shape=values.shape,
+            dtype=variable.dtype,
+            initializer=lambda shape, dtype: ops.convert_to_tensor(values, dtype=dtype),
+            trainable=trainable,
+            autocast=False,
+            **extra,
+        )
+
+    def evaluate(self, x, row, cell, stacks, cells, seeds, training):
+        """The rate at one depth.
+
+        Args:
+            x: `(batch, ...)`.
+            row: `(K,)` values of the basis.
+            cell: `(elements,)`, one at the element and zeros elsewhere.
+            stacks, cells: the coefficients of the weights, and of what is kept.
+            seeds: one state a random generator.
+            training: passed on; not left to Keras' context of the call, which is gone when a step
+                runs again for the gradient.
+
+        Returns:
+            `(slope, kept, losses)`: the second as the evaluation left it.
+        """
+        template = self._template
+        mapping = [
+            *zip(template.trained, [_combined(row, s) for s in stacks], strict=True),
+            *zip(template.kept, [_combined(cell, c) for c in cells], strict=True),
+            *zip(template.seeds, seeds, strict=True),
+        ]
+        with keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope:
+            slope = template.layer(x, training=training)
+        return slope, [scope.get_current_value(v) for v in template.kept], scope.losses or []
+
+    @property
+    def seed_count(self):
+        return len(self._template.seeds)
+
+
+class _Hidden:
+    """Holds a layer so that Keras does not track it."""
+
+    def __init__(self, layer):
+        self.layer = layer
+        self.trained, self.kept, self.seeds = [], [], []
+
+
+def _combined(row, stack):
+    """sum_k row_k stack_k; a row of NumPy with a single one picks."""
+    if isinstance(row, np.ndarray):
+        terms = [float(r) * s if r != 1 else s for r, s in zip(row, stack, strict=True) if r]
+        return sum(terms[1:], terms[0])
+    return ops.tensordot(ops.cast(row, stack.dtype), stack, axes=1)
+
+
+def _is_seed(variable):
+    return "int" in variable.dtype
+
+
+def _numpy(variable):
+    with _outside_of_graphs():
+        return ops.convert_to_numpy(variable.value)
+
+
+def _outside_of_graphs():
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.init_scope()
+    return contextlib.nullcontext()
+
+
+def _reseeded(config, k):
+    """A configuration whose initializers draw other numbers than those of piece 0."""
+    if isinstance(config, dict):
+        config = {key: _reseeded(value, k) for key, value in config.items()}
+        if (
+            config.get("module") == "keras.initializers"
+            and config["config"].get("seed") is not None
+        ):
+            config["config"]["seed"] += 7919 * k
+        return config
+    return [_reseeded(item, k) for item in config] if isinstance(config, list) else config
