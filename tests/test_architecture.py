@@ -120,7 +120,7 @@ def test_public_names():
         "small_cnn",
     ]
     assert registry.names("attack") == ["fgsm", "minimal_distance", "pgd"]
-    assert registry.names("layer") == ["tanh_logits"]
+    assert registry.names("layer") == ["continuous_block", "tanh_logits"]
 
 
 def _documented():
