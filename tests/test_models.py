@@ -158,6 +158,7 @@ def test_logits_stay_float32_in_mixed_precision(entry):
     ("arguments", "count"),
     [
         ({"name": "small_cnn"}, 77_914),
+        ({"name": "small_cnn", "hidden": 512}, 1_658_330),
         ({"name": "lenet"}, 61_706),
         ({"name": "mlp"}, 269_322),
         ({"name": "resnext34_2x32"}, 3_892_490),

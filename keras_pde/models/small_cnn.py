@@ -6,11 +6,12 @@ from keras_pde.models._common import dense_logits, initializers, normalized_inpu
 from keras_pde.registry import register
 
 
-@register("model", "small_cnn", input_shape=(8, 8, 1), width=2, tanh_logits=True)
+@register("model", "small_cnn", input_shape=(8, 8, 1), width=2, hidden=6, tanh_logits=True)
 def small_cnn(
     input_shape=(28, 28, 1),
     num_classes=10,
     width=16,
+    hidden=None,
     mean=None,
     std=None,
     tanh_logits=False,
@@ -20,12 +21,14 @@ def small_cnn(
 
     Each convolution is followed by BatchNorm and ReLU; their channels are w, 2w, 3w, 4w. With the
     default arguments 77,914 trainable parameters and 5,111,680 multiply-adds; on Fashion-MNIST
-    two epochs of Adam reach 90 % test accuracy.
+    two epochs of Adam reach 90 % test accuracy. A wide hidden layer costs little time, and helps
+    adversarial training most: `hidden=512` has 1,658,330 and 6,691,072.
 
     Args:
         input_shape: (height, width, channels).
         num_classes: number of logits.
         width: w, channels of the first convolution.
+        hidden: units of a dense layer, with BatchNorm and ReLU, before the logits; None for none.
         mean, std: one number a channel, in the units of the input; None for no normalisation.
         tanh_logits: whether to bound the logits, see `keras_pde.layers.TanhLogits`.
         seed: integer, fixes every initial weight.
@@ -50,5 +53,8 @@ def small_cnn(
         )(x)
         x = layers.ReLU()(batch_norm()(x))
     x = layers.Flatten()(x)
+    if hidden is not None:
+        x = layers.Dense(hidden, use_bias=False, kernel_initializer=next(initializer))(x)
+        x = layers.ReLU()(batch_norm()(x))
     outputs = dense_logits(x, num_classes, tanh_logits, next(initializer))
     return keras.Model(inputs, outputs, name="small_cnn")
