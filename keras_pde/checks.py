@@ -1,6 +1,7 @@
 """Checks of what users feed in, shared by training, attacks and evaluation."""
 
 import math
+import numbers
 
 import numpy as np
 
@@ -100,6 +101,14 @@ def class_labels(labels, num_classes, num_examples=None):
             "at 1?"
         )
     return received.astype("int32")
+
+
+def check_count(value, what, least=1):
+    """The value as a Python integer; a `ValueError` if it is not one, or less than `least`."""
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if number and least <= value == np.floor(value) < math.inf:
+        return int(value)
+    raise ValueError(f"Received {what}={value!r}; expected an integer, at least {least}.")
 
 
 def check_radii(radii, norm, bounds, what, zero=False):

@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from keras_pde.checks import check_bounds, check_images, check_radii, class_labels
+from keras_pde.checks import (
+    check_bounds,
+    check_count,
+    check_images,
+    check_radii,
+    class_labels,
+)
 
 X = np.random.default_rng(0).uniform(size=(4, 3, 3, 1)).astype("float32")
 
@@ -128,3 +134,15 @@ def test_good_radii_pass():
 def test_lengths_that_are_no_radius_are_refused(radii):
     with pytest.raises(ValueError, match=r"epsilon = .*; expected .*such as 8/255"):
         check_radii(radii, "linf", (0, 1), "epsilon")
+
+
+@pytest.mark.parametrize("value", [3, 3.0, np.int64(3), np.float32(3)])
+def test_counts_are_integers(value):
+    assert check_count(value, "steps") == 3
+    assert isinstance(check_count(value, "steps"), int)
+
+
+@pytest.mark.parametrize("value", [0, -1, 2.5, "four", None, True, float("nan"), float("inf")])
+def test_what_counts_nothing_is_refused(value):
+    with pytest.raises(ValueError, match="expected an integer, at least 1"):
+        check_count(value, "steps")

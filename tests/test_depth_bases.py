@@ -49,6 +49,13 @@ class TestBasis:
             assert distance(best) < distance(best + 0.05 * direction)
             assert distance(best) < distance(best - 0.05 * direction)
 
+    def test_quadrature_integrates_squares(self, name, count):
+        basis, coefficients = bases.get(name), np.random.default_rng(2).normal(size=count)
+        rows, weights = bases.quadrature(basis, count)
+        depths = [Fraction(2 * i + 1, 4000) for i in range(2000)]
+        mean = np.mean(theta(name, coefficients, depths) ** 2)
+        assert weights @ (rows @ coefficients) ** 2 == pytest.approx(mean, rel=2e-3)
+
     def test_smooth_within_elements(self, name, count):
         basis = bases.get(name)
         for element in range(basis.elements(count)):

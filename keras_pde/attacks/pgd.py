@@ -4,7 +4,7 @@ from keras_pde import geometry
 from keras_pde.attacks import losses
 from keras_pde.attacks.ascent import ascent_step, to_bounds, where_rows
 from keras_pde.attacks.attack import Attack
-from keras_pde.checks import check_bounds
+from keras_pde.checks import check_bounds, check_count
 from keras_pde.registry import register
 
 
@@ -52,19 +52,17 @@ class PGD(Attack):
         losses.get(loss)
         if not 0 <= epsilon < float("inf"):
             raise ValueError(f"Received epsilon={epsilon}; expected a length, at least 0.")
-        if int(steps) != steps or steps < 1:
-            raise ValueError(f"Received steps={steps}; expected an integer, at least 1.")
         if step_size is not None and not 0 < step_size < float("inf"):
             raise ValueError(f"Received step_size={step_size}; expected a positive length or None.")
-        if int(restarts) != restarts or restarts < 1:
-            raise ValueError(f"Received restarts={restarts}; expected an integer, at least 1.")
+        self.steps = check_count(steps, "steps")
+        self.restarts = check_count(restarts, "restarts")
         if restarts > 1 and not random_start:
             raise ValueError(
                 f"Received restarts={restarts} with random_start=False; all runs would be equal. "
                 "Use random_start=True or restarts=1."
             )
         self.norm, self.epsilon, self.loss = geometry.get(norm).name, float(epsilon), loss
-        self.steps, self.restarts, self.random_start = int(steps), int(restarts), random_start
+        self.random_start = random_start
         self.step_size = None if step_size is None else float(step_size)
         self.bounds = check_bounds(bounds)
         self.seed = int(seed)

@@ -85,6 +85,9 @@ class RungeKutta(Scheme):
             powers = [_dot(row, powers) for row in self.a]
         return coefficients
 
+    def amplification(self, z):
+        return abs(np.polynomial.polynomial.polyval(z, [float(c) for c in self.stability]))
+
     @cached_property
     def imaginary_limit(self):
         # |R(i w)|^2 - 1, as a polynomial in w.

@@ -1,3 +1,9 @@
+import numpy as np
+
+# Growth a step that is float rounding, no instability.
+_ROUNDING = 1e-6
+
+
 class Scheme:
     """How to make one step of y' = f(t, y): the base class of all integrators.
 
@@ -46,6 +52,35 @@ class Scheme:
 
     def end(self, state):
         return state[0]
+
+    def amplification(self, z):
+        """The largest modulus by which one step with h lambda = z multiplies solutions.
+
+        Of y' = lambda y; for pairs, of the oscillator q' = w p, p' = -w q, whose eigenvalues are
+        lambda = i w and -i w. It is the spectral radius of the step's matrix.
+
+        Args:
+            z: array of complex numbers.
+
+        Returns:
+            An array of that shape.
+        """
+        z = np.asarray(z, "complex128")
+        pairs = any(self.parts)
+        w = -1j * z if pairs else z
+
+        def linear(stage, y):
+            return (-1) ** self.parts[stage] * w * y
+
+        zero, one = np.zeros_like(z), np.ones_like(z)
+        count = len(self.start(linear, (zero, zero) if pairs else zero, 1.0)[0])
+        units = [tuple(one if i == j else zero for j in range(count)) for i in range(count)]
+        columns = np.array([self.step(linear, unit, 1.0) for unit in units])
+        return abs(np.linalg.eigvals(np.moveaxis(columns, (0, 1), (-1, -2)))).max(-1)
+
+    def is_stable(self, z):
+        """Whether a step multiplies no solution with h lambda among z by more than 1."""
+        return bool(np.max(self.amplification(z)) <= 1 + _ROUNDING)
 
     def __repr__(self):
         return f"<scheme {self.name}: order {self.order}, {self.stages} stages>"

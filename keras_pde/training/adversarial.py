@@ -2,7 +2,7 @@ from keras import ops
 
 from keras_pde import geometry
 from keras_pde.attacks.ascent import ascend, movable, to_bounds
-from keras_pde.checks import check_bounds, check_radii
+from keras_pde.checks import check_bounds, check_count, check_radii
 from keras_pde.registry import register
 from keras_pde.training.objective import DataTerm
 
@@ -58,8 +58,7 @@ class Adversarial(DataTerm):
         bounds=(0.0, 1.0),
     ):
         geometry.get(norm)
-        if int(steps) != steps or steps < 1:
-            raise ValueError(f"Received steps={steps}; expected an integer, at least 1.")
+        steps = check_count(steps, "steps")
         if step_size is not None and step_size <= 0:
             raise ValueError(f"Received step_size={step_size}; expected a positive length or None.")
         if epsilon_norm is not None:

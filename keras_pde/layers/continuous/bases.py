@@ -5,11 +5,13 @@ theta(t) = sum_k phi_k(t) theta_k, with K coefficients theta_k. Each basis is sm
 fractions, so that no rounding decides to which element a stage belongs.
 """
 
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
 
+from keras_pde.checks import check_count
 from keras_pde.registry import unknown_name
 
 
@@ -37,16 +39,16 @@ class Basis:
         """K of the next finer basis, whose span contains this one's."""
         raise NotImplementedError
 
+    def degree(self, count):
+        """Of the polynomials on an element, or of such that come close."""
+        raise NotImplementedError
+
     def values(self, count, element, x):
         """`(K,)` values at coordinate x of an element."""
         raise NotImplementedError
 
     def check(self, count):
-        if int(count) != count or count < self.smallest:
-            raise ValueError(
-                f"Received num_basis={count!r} with basis={self.name!r}; expected an integer, at "
-                f"least {self.smallest}."
-            )
+        check_count(count, f"basis={self.name!r} with num_basis", self.smallest)
 
     def at(self, count, t, left=False):
         """`(K,)` values at depth t, a fraction; `left` takes the limit from below at a break."""
@@ -69,6 +71,9 @@ class Constant(Basis):
     def refined(self, count):
         return 2 * count
 
+    def degree(self, count):
+        return 0
+
     def values(self, count, element, x):
         return _entries(count, {element: 1.0})
 
@@ -83,6 +88,9 @@ class Hat(Basis):
 
     def refined(self, count):
         return 2 * count - 1 if count > 1 else 2
+
+    def degree(self, count):
+        return 1
 
     def values(self, count, element, x):
         if count == 1:
@@ -110,6 +118,9 @@ class DiscontinuousLinear(Basis):
     def refined(self, count):
         return 2 * count
 
+    def degree(self, count):
+        return 1
+
     def values(self, count, element, x):
         return _entries(count, {2 * element: 1 - x, 2 * element + 1: x})
 
@@ -126,6 +137,9 @@ class Polynomial(Basis):
 
     def refined(self, count):
         return 2 * count
+
+    def degree(self, count):
+        return count - 1
 
     def values(self, count, element, x):
         degrees = np.arange(count)
@@ -145,6 +159,9 @@ class Fourier(Basis):
 
     def refined(self, count):
         return 2 * count + 1
+
+    def degree(self, count):
+        return 2 * count + 8
 
     def values(self, count, element, x):
         order = np.arange(count)
@@ -166,6 +183,9 @@ class BSpline(Basis):
 
     def refined(self, count):
         return 2 * count - 3
+
+    def degree(self, count):
+        return 3
 
     def values(self, count, element, x):
         from scipy.interpolate import BSpline as Spline
@@ -227,6 +247,14 @@ def cuts_elements(basis, count, steps):
     return steps % basis.elements(count) != 0
 
 
+def quadrature(basis, count):
+    """Rows `(points, K)` and weights `(points,)` that integrate squares of theta over depth."""
+    points, weights = np.polynomial.legendre.leggauss(basis.degree(count) + 1)
+    elements = basis.elements(count)
+    rows = [basis.values(count, e, (1 + x) / 2) for e in range(elements) for x in points]
+    return np.array(rows), np.tile(weights / 2 / elements, elements)
+
+
 def transfer(source, count, target, target_count):
     """The matrix `(K', K)` of the L2 projection from one basis to another, exact up to rounding.
 
@@ -251,3 +279,36 @@ def transfer(source, count, target, target_count):
 def _pieces(basis, count):
     # Polynomials and waves of high order are not integrated exactly in one piece of 16 points.
     return [basis.elements(count)] + ([] if basis.local else [max(count // 4, 1)])
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Matrices `(K', K)` that carry what belongs to coefficients from one basis to another.
+
+    With the mass matrices M, M', the coefficients' own matrix P, and d, d' the diagonals of M, M':
+
+    Attributes:
+        weights: P.
+        gradients: M' P M^-1. Gradients are M times the coefficients of a function of depth, the L2
+            gradient, and that function is kept: halving an element halves its gradient.
+        squares: of gradients, of which only positive means and the change of scale are kept.
+    """
+
+    weights: np.ndarray
+    gradients: np.ndarray
+    squares: np.ndarray
+
+
+def slot_transfer(source, count, target, target_count) -> Transfer:
+    """How an optimizer's memory travels with the coefficients."""
+    p = transfer(source, count, target, target_count)
+    mass, target_mass = _mass(source, count), _mass(target, target_count)
+    positive = np.abs(p) + 1e-9  # new modes take after the mean of the others
+    means = positive / positive.sum(1, keepdims=True)
+    scale = target_mass.diagonal() / (means @ mass.diagonal())
+    return Transfer(p, target_mass @ p @ np.linalg.inv(mass), scale[:, None] ** 2 * means)
+
+
+def _mass(basis, count):
+    rows, weights = quadrature(basis, count)
+    return (rows.T * weights) @ rows

@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_pde import integrators
+from keras_pde.checks import check_count
 from keras_pde.layers.continuous import bases, loops
 from keras_pde.layers.continuous.stacked_rate import StackedRate
 from keras_pde.layers.continuous.sweep import Sweep
@@ -86,8 +87,12 @@ class ContinuousBlock(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if isinstance(steps, bool) or int(steps) != steps or steps < 1:
-            raise ValueError(f"Received steps={steps!r}; expected an integer, at least 1.")
+        if not isinstance(rate, keras.layers.Layer):
+            raise ValueError(
+                f"Received rate={rate!r}; expected a Keras layer or Sequential. Wrap a function in "
+                "a layer of your own, so that its weights are known."
+            )
+        self.steps = check_count(steps, "steps")
         if not 0 < horizon < np.inf:
             raise ValueError(
                 f"Received horizon={horizon!r}; expected a positive time, such as 1.0. To run a "
@@ -95,12 +100,11 @@ class ContinuousBlock(keras.layers.Layer):
             )
         if memory not in loops.MEMORY:
             raise unknown_name("memory mode", memory, loops.MEMORY)
-        self.steps, self.horizon = int(steps), float(horizon)
+        self.horizon = float(horizon)
         self.scheme = integrators.get(scheme)
         self.basis = bases.get(basis)
         self.num_basis = self.steps if num_basis is None else num_basis
         self.basis.check(self.num_basis)
-        self.num_basis = int(self.num_basis)
         self._check_steps(self.steps)
         if memory == "reversible" and not self.scheme.reversible:
             reversible = [n for n in integrators.names() if integrators.get(n).reversible]
@@ -120,19 +124,47 @@ class ContinuousBlock(keras.layers.Layer):
             )
 
     def build(self, input_shape):
+        fields = max(self.scheme.parts) + 1
+        if fields != len(self.rates):
+            raise ValueError(
+                f"Received scheme={self.scheme.name!r}, which is for {fields} fields; this layer "
+                f"has {len(self.rates)}. Expected another scheme of "
+                f"{integrators.names(fields=len(self.rates))}."
+            )
         for rate in self.rates:
             if not rate.built:
                 rate.build(input_shape)
         if any(rate.seed_count for rate in self.rates):
             self.seed_generator = keras.random.SeedGenerator(self.seed)
+        self._warn_of_cuts()
+
+    def _warn_of_cuts(self):
         if bases.cuts_elements(self.basis, self.num_basis, self.steps) and self.scheme.order > 1:
             elements = self.basis.elements(self.num_basis)
             warnings.warn(
                 f"{self.name}: {self.steps} steps cut the {elements} elements of its basis, so "
                 f"{self.scheme.name!r} is of order 1 instead of {self.scheme.order} there; use a "
                 f"multiple of {elements} steps.",
-                stacklevel=2,
+                stacklevel=3,
             )
+
+    def change_depth(self, **changes):
+        """Changes `steps`, `scheme`, `basis` or `num_basis` of the built block, in place.
+
+        Weights are projected onto the new basis. Programs that were compiled before still have the
+        old depth: `refine`, `project` and `with_solver` make a new model instead, and
+        `callbacks.RefineDepth` does what is needed in a training.
+
+        Raises:
+            ValueError: the block could not have been made with these arguments.
+        """
+        new = type(self).from_config({**self.get_config(), **changes})  # refuses what is wrong
+        if (new.basis, new.num_basis) != (self.basis, self.num_basis):
+            for rate in self.rates:
+                rate.transfer(new.basis, new.num_basis)
+        self.steps, self.scheme = new.steps, new.scheme
+        self.basis, self.num_basis = new.basis, new.num_basis
+        self._warn_of_cuts()
 
     def call(self, inputs, training=None):
         y = ops.cast(inputs, self._state_dtype)

@@ -39,20 +39,22 @@ def run(step, state, sums, weights, first, last, unroll, memory, back=None):
         return _reversible(step, back, state, sums, weights, first, last, unroll)
     if memory == "checkpoint":
         length = max(math.isqrt(last - first), 1)
-        whole = first + (last - first) // length * length
+        blocks, rest = divmod(last - first, length)
 
         def segment(begin, count):
-            def inner(_, state, weights):
+            def inner(k, state, weights):
+                def shifted(n, state, weights):
+                    return step(begin(k) + n, state, weights)
+
                 zeros = [ops.zeros_like(s) for s in sums]
-                return _loop(step, state, zeros, weights, begin(_), begin(_) + count, unroll)
+                return _loop(shifted, state, zeros, weights, 0, count, unroll)
 
             return _again(inner)
 
-        blocks = (whole - first) // length
         outer = segment(lambda k: first + k * length, length)
         state, sums = _loop(outer, state, sums, weights, 0, blocks, unroll)
-        rest = segment(lambda _: whole, last - whole)
-        return _loop(rest, state, sums, weights, 0, int(last > whole), True)
+        remaining = segment(lambda _: last - rest, rest)
+        return _loop(remaining, state, sums, weights, 0, int(rest > 0), True)
     step = _again(step) if memory == "remat" else step
     return _loop(step, state, sums, weights, first, last, unroll)
 
@@ -77,12 +79,11 @@ def _loop(step, state, sums, weights, first, last, unroll):
 def _compiled(body, carry, first, last):
     if keras.backend.backend() == "tensorflow":
         # `fori_loop` passes no bound on the iterations, without which XLA has no gradient.
-        bound = None if ops.is_tensor(first) else last - first
         _, *carry = ops.while_loop(
             lambda n, *_: n < last,
             lambda n, *carry: (n + 1, *body(n, carry)),
             (ops.convert_to_tensor(first, "int32"), *carry),
-            maximum_iterations=bound,
+            maximum_iterations=last - first,
         )
         return carry
     return ops.fori_loop(first, last, body, carry)

@@ -42,15 +42,38 @@ class StackedRate(keras.layers.Layer):
         template.kept = [v for v in others if not _is_seed(v)]
         template.seeds = [v for v in others if _is_seed(v)]
         mix = self._from_pieces()
+        drawn = zip(*(piece.trainable_variables for piece in pieces), strict=True)
+        stacks = [_mixed(mix, np.stack([_numpy(v) for v in draws])) for draws in drawn]
+        elements = self.basis.elements(self.count)
+        self._create(stacks, [np.stack([_numpy(v)] * elements) for v in template.kept])
+
+    def _create(self, stacks, cells):
+        """The variables, with these values."""
+        template = self._template
         self.stacks = [
-            self._add(variable, self._mixed(mix, [p.trainable_variables[i] for p in pieces]), True)
-            for i, variable in enumerate(template.trained)
+            self._add(v, values, True) for v, values in zip(template.trained, stacks, strict=True)
         ]
-        cells = self.basis.elements(self.count)
         self.cells = [
-            self._add(variable, np.stack([_numpy(variable)] * cells), False)
-            for variable in template.kept
+            self._add(v, values, False) for v, values in zip(template.kept, cells, strict=True)
         ]
+
+    def transfer(self, basis, count):
+        """Replaces the variables by those of the L2 projection onto another basis, in place."""
+        constant = bases.get("constant")
+        before, after = self.basis.elements(self.count), basis.elements(count)
+        matrix = bases.transfer(self.basis, self.count, basis, count)
+        # Means over the new elements: variances stay positive.
+        means = bases.transfer(constant, before, constant, after)
+        stacks = [_mixed(matrix, _numpy(stack)) for stack in self.stacks]
+        cells = [_mixed(means, _numpy(cell)) for cell in self.cells]
+        trainable = self.trainable
+        for variable in [*self.stacks, *self.cells]:
+            self._untrack_variable(variable)
+        self.basis, self.count = basis, count
+        self._tracker.unlock()  # as Keras itself does where it replaces variables
+        self._create(stacks, cells)
+        self._tracker.lock()
+        self.trainable = trainable
 
     def _piece(self, k, input_shape):
         """A fresh copy of the rate, built by a symbolic call, which creates every variable."""
@@ -74,12 +97,14 @@ class StackedRate(keras.layers.Layer):
         constant = bases.get("constant")
         return bases.transfer(constant, self.count, self.basis, self.count)
 
-    def _mixed(self, matrix, variables):
-        return np.tensordot(matrix, np.stack([_numpy(v) for v in variables]), axes=1)
-
     def _add(self, variable, values, trainable):
         name = variable.path.split("/", 1)[-1].replace("/", "_")
-        extra = {} if trainable else {"aggregation": "mean"}
+        extra = {"aggregation": "mean"}
+        if trainable:
+            extra = {
+                "regularizer": variable.regularizer and self._integrated(variable.regularizer),
+                "constraint": variable.constraint and self._for_each(variable.constraint),
+            }
         return self.add_weight(
             name=name,
             shape=values.shape,
@@ -89,6 +114,28 @@ class StackedRate(keras.layers.Layer):
             autocast=False,
             **extra,
         )
+
+    def _integrated(self, regularizer):
+        """A penalty of one layer as its integral over depth, which no refinement changes."""
+        rows, weights = bases.quadrature(self.basis, self.count)
+
+        def penalty(stack):
+            stack = ops.unstack(ops.convert_to_tensor(stack))
+            return sum(
+                w * regularizer(_combined(row, stack))
+                for row, w in zip(rows, weights.tolist(), strict=True)
+            )
+
+        return penalty
+
+    def _for_each(self, constraint):
+        if not self.basis.nodal:
+            raise ValueError(
+                f"Received a rate with the constraint {constraint!r} and basis="
+                f"{self.basis.name!r}, whose coefficients are no weights; expected no constraint, "
+                "or a basis such as 'hat'."
+            )
+        return lambda stack: ops.stack([constraint(theta) for theta in stack])
 
     def evaluate(self, x, row, cell, stacks, cells, seeds, training):
         """The rate at one depth.
@@ -134,6 +181,10 @@ def _combined(row, stack):
         terms = [float(r) * s if r != 1 else s for r, s in zip(row, stack, strict=True) if r]
         return sum(terms[1:], terms[0])
     return ops.tensordot(ops.cast(row, stack.dtype), stack, axes=1)
+
+
+def _mixed(matrix, stack):
+    return np.tensordot(matrix, stack, axes=1)
 
 
 def _is_seed(variable):

@@ -93,10 +93,11 @@ class _Plan:
         shares = cells / np.maximum(visits, 1)
         # Copies: TensorFlow cannot read a variable while it runs a step again in a loop.
         split = ops.unstack if unroll else ops.copy
-        self.stacks = [split(stack) for stack in rate.stacks]
-        self.cells = [ops.copy(cells) for cells in rate.cells]
+        self.stacks = [split(ops.convert_to_tensor(stack)) for stack in rate.stacks]
+        self.cells = [ops.copy(ops.convert_to_tensor(cells)) for cells in rate.cells]
         self._parts = [split(cells) for cells in self.cells]
-        fixed = (lambda a: a) if unroll else (lambda a: ops.convert_to_tensor(a, "float32"))
+        dtype = keras.backend.result_type("float32", *(stack.dtype for stack in rate.stacks))
+        fixed = (lambda a: a) if unroll else (lambda a: ops.convert_to_tensor(a, dtype))
         self._rows, self._cells, self._shares = fixed(rows), fixed(cells), fixed(shares)
 
     def evaluate(self, n, stage, x, stacks, seed, training):

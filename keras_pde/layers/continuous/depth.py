@@ -1,0 +1,127 @@
+"""Depth as a dial: the same model with more or fewer coefficients, steps, or another scheme."""
+
+import keras
+
+from keras_pde.checks import check_count
+from keras_pde.layers.continuous.continuous_block import ContinuousBlock
+
+
+def refine(model):
+    """The model with twice as many steps, and coefficients that give each block the same theta(t).
+
+    It computes the same, up to what the error of the coarser grid was, and has room to learn more.
+    Source: Queiruga et al., 2020 (arXiv 2008.02389).
+
+    Args:
+        model: built Keras model or layer with at least one `ContinuousBlock`, at any depth.
+
+    Returns:
+        A new model.
+
+    Raises:
+        ValueError: there is no such block, or the model cannot be copied.
+    """
+    return _changed(model, refinement)
+
+
+def project(model, basis=None, num_basis=None):
+    """The model with weights that are projected onto another depth basis: compression without data.
+
+    Each theta(t) becomes the nearest one in the mean square over depth, by exact quadrature; moving
+    statistics become means over the new elements. Source: Queiruga et al., 2021 (arXiv 2106.10820).
+
+    Args:
+        model: as for `refine`.
+        basis: name of a depth basis; None for each block's own.
+        num_basis: number of coefficients; None for each block's own.
+
+    Returns:
+        A new model.
+
+    Raises:
+        ValueError: as for `refine`, or the basis does not exist or takes no such number.
+    """
+    changes = _given(basis=basis, num_basis=num_basis)
+    return _changed(model, lambda block: changes)
+
+
+def with_solver(model, scheme=None, steps=None):
+    """The model with another scheme and number of steps; its weights are untouched.
+
+    Args:
+        model: as for `refine`.
+        scheme: name of a scheme, or a `RungeKutta`; None for each block's own.
+        steps: number of steps of each block; None for each block's own.
+
+    Returns:
+        A new model.
+
+    Raises:
+        ValueError: as for `refine`, or a block cannot have that scheme or number of steps.
+    """
+    changes = _given(scheme=scheme, steps=steps)
+    return _changed(model, lambda block: changes)
+
+
+def shorten(model, steps, scheme=None):
+    """The model with fewer steps: cheaper, at the price of the error that these make.
+
+    `analysis.convergence_report` shows the price. Arguments and errors as for `with_solver`; more
+    steps than a block has are refused.
+    """
+    check_count(steps, "steps")
+    changes = _given(scheme=scheme, steps=steps)
+
+    def fewer(block):
+        if steps > block.steps:
+            raise ValueError(
+                f"Received steps={steps} for block {block.name!r}, which makes {block.steps}; "
+                "expected fewer. Use `with_solver` for more."
+            )
+        return changes
+
+    return _changed(model, fewer)
+
+
+def blocks(model) -> list[ContinuousBlock]:
+    """All continuous blocks within a model or layer.
+
+    Raises:
+        ValueError: there is none.
+    """
+    found = [layer for layer in model._flatten_layers() if isinstance(layer, ContinuousBlock)]
+    if not found:
+        raise ValueError(
+            f"Received {model.name!r}, which has no ContinuousBlock; expected a model with one."
+        )
+    return found
+
+
+def refinement(block):
+    """The arguments of `change_depth` that refine a block."""
+    return {"steps": 2 * block.steps, "num_basis": block.basis.refined(block.num_basis)}
+
+
+def _given(**arguments):
+    given = {name: value for name, value in arguments.items() if value is not None}
+    if not given:
+        raise ValueError(f"Received none of {list(arguments)}; expected at least one.")
+    return given
+
+
+def _changed(model, changes):
+    copy = _copy(model)
+    for block in blocks(copy):
+        block.change_depth(**changes(block))
+    return copy
+
+
+def _copy(model):
+    blocks(model)
+    if not model.built:
+        raise ValueError(f"Received {model.name!r}, which is not built; call it on a batch first.")
+    config = keras.saving.serialize_keras_object(model)
+    config.pop("compile_config", None)
+    copy = keras.saving.deserialize_keras_object(config)
+    copy.set_weights(model.get_weights())
+    return copy

@@ -1,0 +1,81 @@
+import contextlib
+
+import keras
+
+from keras_pde.checks import check_count
+from keras_pde.layers.continuous import bases, depth
+from keras_pde.training import slots
+
+
+class RefineDepth(keras.callbacks.Callback):
+    """Incremental-in-depth training: doubles steps and coefficients of all continuous blocks.
+
+    Most of the training runs on a shallow, cheap network; each refinement splits the coefficients
+    of depth so that theta(t) stays what it was, and training goes on. The optimizer goes on, too:
+    its learning rate and iterations stay, and its memory travels with the coefficients, so that the
+    updates of Adam and its relatives are continuous. (Plain SGD steps half as far in the space of
+    functions after each refinement, since each of two coefficients has half the gradient.)
+
+    Source: Queiruga et al., 2020 (arXiv 2008.02389), who start the optimizer anew.
+
+    In `fit`, `model.optimizer` is another object after a refinement. To resume a training, load the
+    refined model and pass `initial_epoch`: refinements of earlier epochs are not repeated.
+
+    Args:
+        epochs: numbers of the epochs, as `fit` counts them from 0, before which to refine:
+            `[30, 50, 70]` refines after 30, 50 and 70 epochs.
+        verbose: whether to print each refinement.
+
+    Raises:
+        ValueError: the epochs are not distinct positive integers, or the model has no
+            `ContinuousBlock`.
+
+    Example:
+
+    >>> refine = kp.callbacks.RefineDepth([30, 50, 70])  # 1 -> 8 steps
+    >>> model.fit(x, y, epochs=120, callbacks=[refine])
+    """
+
+    def __init__(self, epochs, verbose=0):
+        super().__init__()
+        self.epochs = [check_count(epoch, "an epoch") for epoch in epochs]
+        if len(set(self.epochs)) < len(self.epochs) or not self.epochs:
+            raise ValueError(
+                f"Received epochs={epochs!r}; expected distinct numbers of epochs, at least one."
+            )
+        self.verbose = verbose
+
+    def on_train_begin(self, logs=None):
+        depth.blocks(self.model)  # refuses early
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch in self.epochs:
+            with _scope(self.model):
+                refine_in_training(self.model)
+            if self.verbose:
+                steps = [block.steps for block in depth.blocks(self.model)]
+                print(f"Refined before epoch {epoch + 1}: {steps} steps.")
+
+
+def refine_in_training(model):
+    """Refines a compiled model in place, with its optimizer and compiled functions."""
+    if keras.backend.backend() == "jax":
+        model.jax_state_sync()
+    position = {id(v): i for i, v in enumerate(model.trainable_variables)}
+    transfers = {}
+    for block in depth.blocks(model):
+        stacks = [stack for rate in block.rates for stack in rate.stacks]
+        before = (block.basis, block.num_basis)
+        block.change_depth(**depth.refinement(block))
+        transfer = bases.slot_transfer(*before, block.basis, block.num_basis)
+        transfers |= {position[id(v)]: transfer for v in stacks if id(v) in position}
+    if model.optimizer.built:
+        model.optimizer = slots.carried_over(model.optimizer, model.trainable_variables, transfers)
+    model.train_function = model.test_function = model.predict_function = None
+    model.make_train_function()
+
+
+def _scope(model):
+    if keras.backend.backend() == "tensorflow":
+        return model.distribute_strategy.scope()
+    return contextlib.nullcontext()

@@ -1,0 +1,82 @@
+"""What an optimizer remembers of its variables, when some of these change their coefficients."""
+
+import keras
+import numpy as np
+from keras import ops
+
+# Keras' names for lists with one entry a variable, and what the entries are made of. RMSprop's
+# momentum is one of normalized steps.
+_KINDS = {
+    "momentums": "gradients",
+    "_momentums": "gradients",
+    "_average_gradients": "gradients",
+    "_accumulated_gradients": "gradients",
+    "_m": "gradients",
+    "_velocities": "squares",
+    "_velocity_hats": "squares",
+    "_accumulators": "squares",
+    "_model_variables_moving_average": "weights",
+}
+_NO_SLOTS = ("_variables", "_trainable_variables")
+
+
+def carried_over(optimizer, variables, transfers):
+    """A new optimizer for the changed variables, which goes on where the old one was.
+
+    Args:
+        optimizer: the built optimizer.
+        variables: the new variables, in the order of the old ones.
+        transfers: position of a changed variable -> its `bases.Transfer`.
+
+    Returns:
+        An optimizer of the same configuration, learning rate and iterations. Entries of kinds that
+        are not known here start anew for the changed variables.
+    """
+    new = type(optimizer).from_config(optimizer.get_config())
+    new.build(variables)
+    for old, fresh in zip(_nested(optimizer), _nested(new), strict=True):
+        _carry(old, fresh, transfers)
+    return new
+
+
+def _nested(optimizer):
+    """The optimizer, and those that it wraps, as loss scaling does."""
+    while optimizer is not None:
+        yield optimizer
+        optimizer = getattr(optimizer, "inner_optimizer", None)
+
+
+def _carry(old, new, transfers):
+    for variable, fresh in zip(old._trainable_variables, new._trainable_variables, strict=True):
+        if not old._use_weight_decay(variable):
+            new.exclude_from_weight_decay([fresh])
+    slots, fresh_slots = _slots(old), _slots(new)
+    for name, entries in slots.items():
+        kind = _KINDS.get(name)
+        if isinstance(old, keras.optimizers.RMSprop) and name == "_momentums":
+            kind = "weights"
+        for i, (entry, fresh) in enumerate(zip(entries, fresh_slots[name], strict=True)):
+            values = np.array(ops.convert_to_numpy(entry))  # JAX takes no buffer twice
+            if i not in transfers:
+                fresh.assign(values)
+            elif kind:
+                fresh.assign(np.tensordot(getattr(transfers[i], kind), values, axes=1))
+    for number, fresh in zip(_numbers(old, slots), _numbers(new, fresh_slots), strict=True):
+        fresh.assign(number)  # iterations, learning rate, loss scale
+
+
+def _numbers(optimizer, slots):
+    known = {id(v) for entries in slots.values() for v in entries}
+    return [v for v in optimizer.variables if id(v) not in known and len(v.shape) == 0]
+
+
+def _slots(optimizer):
+    count = len(optimizer._trainable_variables)
+    return {
+        name: entries
+        for name, entries in vars(optimizer).items()
+        if name not in _NO_SLOTS
+        and isinstance(entries, list)
+        and len(entries) == count
+        and all(isinstance(entry, keras.Variable) for entry in entries)
+    }
