@@ -1,0 +1,88 @@
+"""What is refused, before and after."""
+
+import math
+
+import numpy as np
+from keras import ops
+
+from keras_pde.odeint import compiled
+from keras_pde.odeint.statistics import MAX_STEPS
+
+_ROUNDING = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
+
+
+def times(t, dtype):
+    """The times as a tensor, and as an array where they are known.
+
+    Raises:
+        ValueError: there are not two or more, or they are neither increasing nor decreasing.
+    """
+    values = compiled.known(t)
+    t = ops.cast(ops.convert_to_tensor(t), dtype)
+    if len(t.shape) != 1 or t.shape[0] is None or t.shape[0] < 2:
+        raise ValueError(
+            f"Received t of shape {tuple(t.shape)}; expected (T,), a known number of times, at "
+            "least two: the first is that of y0."
+        )
+    if values is None:
+        lengths = t[1:] - t[:-1]
+        monotonic = ops.all(lengths > 0) | ops.all(lengths < 0)
+        return ops.where(monotonic, t, math.nan), None
+    values = values.astype(dtype)
+    lengths = np.diff(values)
+    if not np.isfinite(values).all() or not ((lengths > 0).all() or (lengths < 0).all()):
+        raise ValueError(
+            f"Received t={values.tolist()} (in {dtype}); expected finite times, all increasing or "
+            "all decreasing. Sort them, and drop those that are equal."
+        )
+    return t, values
+
+
+def step_counts(values, intervals, steps, step_size):
+    """The number of steps between each time and the next."""
+    if steps is not None:
+        if isinstance(steps, bool) or int(steps) != steps or steps < 1:
+            raise ValueError(f"Received steps={steps!r}; expected an integer, at least 1.")
+        return [int(steps)] * intervals
+    if not 0 < step_size < math.inf:
+        raise ValueError(f"Received step_size={step_size!r}; expected a positive length.")
+    if values is None:
+        raise ValueError(
+            "Received step_size= with times that are not known while the code is compiled; "
+            "expected steps=, or t as a NumPy array."
+        )
+    # Without a step for what is rounding.
+    return [max(math.ceil(abs(d) / step_size * (1 - 1e-6)), 1) for d in np.diff(values)]
+
+
+def tolerances(rtol, atol, max_steps, dtypes):
+    least = max(_ROUNDING[dtype] for dtype in dtypes)
+    if not least <= rtol < math.inf or not 0 < atol < math.inf:
+        raise ValueError(
+            f"Received rtol={rtol!r} and atol={atol!r} for y0 of type {', '.join(set(dtypes))}; "
+            f"expected rtol of at least {least:.2g}, below which errors are rounding, and atol "
+            "above 0. Use y0 in higher precision, or equal steps: steps=."
+        )
+    if isinstance(max_steps, bool) or int(max_steps) != max_steps or max_steps < 1:
+        raise ValueError(f"Received max_steps={max_steps!r}; expected an integer, at least 1.")
+
+
+def arrival(statistics, reached, times, max_steps):
+    """Refuses a solution some of whose examples are not complete, where that is known."""
+    status = compiled.known(statistics.status)
+    if status is None or not status.any():
+        return
+    failed = np.flatnonzero(status)
+    end, reached = compiled.known(times)[-1], compiled.known(reached)
+    shown = [f"{i} (at t = {reached[i]:.6g})" for i in failed[:5]]
+    if (status[failed] == MAX_STEPS).any():
+        cause, fix = f"needs more than max_steps={max_steps} steps", "raise max_steps"
+    else:
+        cause = "needs steps that its time cannot resolve"
+        fix = "look for NaN and poles of func there, or use float64"
+    raise ValueError(
+        f"Received a problem of which {len(failed)} of {len(status)} examples do not arrive at "
+        f"t = {end:.6g}: {', '.join(shown)}{', ...' * (len(failed) > 5)}. One {cause}; expected "
+        f"func to be smooth and not stiff. Either {fix}, loosen rtol and atol, or make equal "
+        "steps: steps=."
+    )

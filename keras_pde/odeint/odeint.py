@@ -1,0 +1,123 @@
+from keras import ops
+
+from keras_pde import integrators
+from keras_pde.odeint import adaptive, checks, compiled, fixed
+from keras_pde.odeint.state import State
+from keras_pde.registry import unknown_name
+
+_MEMORY = ("store", "remat")
+
+
+def odeint(
+    func,
+    y0,
+    t,
+    method="dopri5",
+    rtol=1e-5,
+    atol=1e-6,
+    *,
+    steps=None,
+    step_size=None,
+    max_steps=256,
+    memory="store",
+    return_stats=False,
+):
+    """Solves ordinary differential equations for a batch of examples, at given times:
+
+        dy/dt = func(t, y),    y(t[0]) = y0.
+
+    With `steps` or `step_size` it makes equal steps. Otherwise each example has its own time, steps
+    and error, so that it gets the same solution in any batch: a step is accepted if its estimated
+    error is below atol + rtol |y|, root mean square over the example, and the solution between two
+    steps is a polynomial of degree 4. One compiled loop in either case, within `fit`, `tf.function`
+    and `jax.jit`, with XLA or without.
+
+    Gradients are those of the steps that were made, whose lengths count as constants ("discretise,
+    then optimise"). They reach y0, t and whatever func closes over. What a rejected step has seen
+    is left out; still, func should be differentiable a little beyond the domain of the solution.
+    In reverse mode JAX keeps memory for `max_steps` steps, made or not (it does not spend time on
+    the others); so does XLA on TensorFlow.
+
+    Sources: Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, II.4 to II.6;
+    Tsitouras, 2011 (tsit5); Bogacki and Shampine, 1989 (bosh3).
+
+    Args:
+        func: `func(t, y)`, the slopes dy/dt in the nesting and shapes of y. t is the time of each
+            example, `(batch, 1, ..., 1)` of the rank of y (of the largest, in a nesting), float32
+            or float64. It is called in a loop: layers in it must be built, and must not change
+            their state (dropout, batch normalization in training: `layers.ContinuousBlock`).
+        y0: tensor `(batch, ...)` of floats, or a nesting of such tensors. Half precision is
+            computed with in float32; func gets it as it was.
+        t: at least two times, increasing or decreasing.
+        method: `"dopri5"`, `"tsit5"` or `"bosh3"`, or a `integrators.RungeKutta` of one's own with
+            embedded weights; with equal steps any `RungeKutta`, such as `"rk4"`.
+        rtol: relative tolerance of a step, at least the rounding of y0's type. Not for equal steps.
+        atol: absolute tolerance of a step, in the units of y, > 0. Not for equal steps.
+        steps: number of equal steps from each time to the next.
+        step_size: largest length of equal steps, in the units of t, in place of `steps`.
+        max_steps: number of steps, rejected ones included, that an example may take.
+        memory: `"store"` keeps what the gradient needs, `"remat"` one state a step, and computes
+            the rest again (not on TensorFlow).
+        return_stats: whether to return `(solution, statistics)`; statistics has `evaluations`,
+            `accepted` and `rejected` steps and `status` of each example: 0 for one that arrived, 1
+            for one that needs more than `max_steps`, 2 for one whose steps became too short.
+
+    Returns:
+        The solution in the nesting of y0, with a leading time axis: `(T, batch, ...)`; the first is
+        y0.
+
+    Raises:
+        ValueError: an argument is out of range, func changes the shape or type, or an example does
+            not arrive. Compiled code cannot raise: there, the times it does not reach are NaN.
+
+    Example:
+
+    >>> field = keras.layers.Dense(2, activation="tanh")
+    >>> field.build((None, 2))
+    >>> y = kp.odeint(lambda t, y: field(y), ops.ones((8, 2)), [0.0, 0.5, 1.0])  # (3, 8, 2)
+    """
+    scheme, adapts = _scheme(method, steps, step_size)
+    if memory not in _MEMORY:
+        raise unknown_name("memory mode", memory, _MEMORY)
+    if memory == "remat" and compiled.BACKEND == "tensorflow":
+        raise ValueError(
+            "Received memory='remat' on TensorFlow, which cannot compute again what func closes "
+            "over; expected memory='store'. `layers.ContinuousBlock` can save memory there."
+        )
+    state = State(y0)
+    times, values = checks.times(t, state.dtype)
+    start, sign = times[0], ops.stop_gradient(ops.sign(times[-1] - times[0]))
+    field = state.field(func, start, sign)
+    elapsed = sign * (times - start)
+    if adapts:
+        checks.tolerances(rtol, atol, max_steps, state.dtypes)
+        rows, statistics, reached = adaptive.solve(
+            scheme, field, state.rows, elapsed, ops.abs(start), rtol, atol, max_steps, memory
+        )
+        checks.arrival(statistics, start + sign * reached, times, max_steps)
+    else:
+        counts = checks.step_counts(values, times.shape[0] - 1, steps, step_size)
+        rows, statistics = fixed.solve(scheme, field, state.rows, elapsed, counts, memory)
+    solution = state.unpack(rows)
+    return (solution, statistics) if return_stats else solution
+
+
+def _scheme(method, steps, step_size):
+    """`(scheme, adapts)`."""
+    scheme = integrators.get(method)
+    if not isinstance(scheme, integrators.RungeKutta):
+        raise ValueError(
+            f"Received method={scheme.name!r}, which is for layers; expected a Runge-Kutta method, "
+            "such as 'rk4' or 'dopri5'."
+        )
+    if steps is not None and step_size is not None:
+        raise ValueError(
+            f"Received steps={steps!r} and step_size={step_size!r}; expected one of them."
+        )
+    adapts = steps is None and step_size is None
+    if adapts and scheme.lower is None:
+        raise ValueError(
+            f"Received method={scheme.name!r}, which cannot estimate its error, without steps; "
+            "expected steps= or step_size=, or method='dopri5', 'tsit5' or 'bosh3'."
+        )
+    return scheme, adapts
