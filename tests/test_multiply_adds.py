@@ -5,6 +5,7 @@ import pytest
 from keras import layers
 
 from keras_pde import models
+from keras_pde.layers import AntisymmetricConv2D, ContinuousBlock, HamiltonianBlock, SymmetricConv2D
 from keras_pde.models import multiply_adds
 
 
@@ -25,6 +26,11 @@ def sequential(*stack, shape=(8, 6, 4)):
         (layers.Conv2DTranspose(10, 3, strides=2, padding="same"), 8 * 6 * 9 * 4 * 10),
         (layers.Dense(7), 8 * 6 * 4 * 7),
         (layers.PReLU(), 0),
+        (AntisymmetricConv2D(), 8 * 6 * 9 * 4 * 4),
+        (SymmetricConv2D(filters=7), 2 * 8 * 6 * 9 * 4 * 7),
+        (ContinuousBlock(layers.Dense(4), steps=3), 3 * 4 * 8 * 6 * 4 * 4),
+        (ContinuousBlock(sequential(layers.Dense(4)), 3, "euler"), 3 * 8 * 6 * 4 * 4),
+        (HamiltonianBlock(2, kernel_initializer="zeros"), 2 * 2 * 2 * 8 * 6 * 9 * 2 * 2),
     ],
 )
 def test_layers_on_images(layer, expected):

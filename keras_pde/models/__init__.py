@@ -5,22 +5,30 @@ import inspect
 import keras
 
 from keras_pde import registry
+from keras_pde.models.continuous_net import continuous_net
 from keras_pde.models.features import features
+from keras_pde.models.hamiltonian_net import hamiltonian_net
 from keras_pde.models.lenet import lenet
 from keras_pde.models.mlp import mlp
 from keras_pde.models.multiply_adds import multiply_adds
+from keras_pde.models.parabolic_net import parabolic_net
 from keras_pde.models.preact_resnet import preact_resnet
 from keras_pde.models.resnext34_2x32 import resnext34_2x32
+from keras_pde.models.second_order_net import second_order_net
 from keras_pde.models.small_cnn import small_cnn
 
 __all__ = [
+    "continuous_net",
     "create",
     "features",
+    "hamiltonian_net",
     "lenet",
     "mlp",
     "multiply_adds",
+    "parabolic_net",
     "preact_resnet",
     "resnext34_2x32",
+    "second_order_net",
     "small_cnn",
 ]
 

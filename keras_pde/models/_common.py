@@ -8,11 +8,16 @@ import numpy as np
 from keras_pde.layers import TanhLogits
 
 
-def initializers(seed):
-    """Endless He-normal initializers; each has a seed of its own, drawn from `seed`."""
+def seeds(seed):
+    """Endless integers, drawn from `seed`."""
     draw = random.Random(seed)
     while True:
-        yield keras.initializers.HeNormal(seed=draw.randrange(2**31))
+        yield draw.randrange(2**31)
+
+
+def initializers(seed):
+    """Endless He-normal initializers; each has a seed of its own, drawn from `seed`."""
+    return (keras.initializers.HeNormal(seed=each) for each in seeds(seed))
 
 
 def normalized_input(input_shape, mean, std):

@@ -3,7 +3,15 @@ import math
 import keras
 from keras import layers
 
-from keras_pde.layers import TanhLogits
+from keras_pde.layers import (
+    AntisymmetricConv2D,
+    AntisymmetricDense,
+    ContinuousBlock,
+    SymmetricConv2D,
+    SymmetricDense,
+    TanhLogits,
+    TVNormalization,
+)
 
 # Exact types are looked up: a subclass may have a `call` of its own.
 _PRODUCTS = (
@@ -15,7 +23,10 @@ _PRODUCTS = (
     layers.DepthwiseConv2D,
     layers.SeparableConv1D,
     layers.SeparableConv2D,
+    AntisymmetricConv2D,
+    AntisymmetricDense,
 )
+_TWICE = (SymmetricConv2D, SymmetricDense)  # the kernel and its adjoint
 _TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
 _KERNELS = ("kernel", "depthwise_kernel", "pointwise_kernel")
 # Their weights scale and shift, number by number, and are not counted, just as biases are not.
@@ -27,6 +38,7 @@ _ELEMENTWISE = (
     layers.PReLU,
     layers.RMSNormalization,
     TanhLogits,
+    TVNormalization,
 )
 # What multiplies without weights of its own: layers, and operations of `keras.ops`.
 _UNKNOWN = (
@@ -51,9 +63,10 @@ def multiply_adds(model) -> int:
     """Multiply-add operations of the forward pass of one example, the usual measure of its cost.
 
     Convolutions of all kinds and dense layers are counted, in nested models too, and a layer that
-    is called twice is counted twice. A kernel costs its number of weights at each position of the
-    output; of the input, if transposed. Multiplications by zeros of the padding are included;
-    biases, normalisation, activations, pooling and other elementwise work are not.
+    is called twice is counted twice; the rate of a continuous block at each stage of each step. A
+    kernel costs its number of weights at each position of the output; of the input, if transposed.
+    Multiplications by zeros of the padding are included; biases, normalisation, activations,
+    pooling and other elementwise work are not.
 
     Args:
         model: a Functional or Sequential model of inputs with known sizes.
@@ -99,29 +112,31 @@ def _graph(model):
 
 def _run(graph, inputs, counts):
     """The graph's outputs for symbolic inputs; appends the cost of each call to `counts`."""
+    return graph._run_through_graph(inputs, operation_fn=lambda op: _counted(op, counts))
 
-    def counted(operation):
-        def call(*args, **kwargs):
-            nested = _graph(operation)
-            if nested is not None:
-                # At the sizes of this call, which may differ from those it was built with.
-                return _run(nested, args[0], counts)
-            # Calling the operation would change its layer's place in other models.
-            output = operation.compute_output_spec(*args, **kwargs)
-            counts.append(_cost(operation, args, output))
-            return output
 
-        return call
+def _counted(operation, counts):
+    def call(*args, **kwargs):
+        nested = _graph(operation)
+        if nested is not None:
+            # At the sizes of this call, which may differ from those it was built with.
+            return _run(nested, args[0], counts)
+        # Calling the operation would change its layer's place in other models.
+        output = operation.compute_output_spec(*args, **kwargs)
+        counts.append(_cost(operation, args, output))
+        return output
 
-    return graph._run_through_graph(inputs, operation_fn=counted)
+    return call
 
 
 def _cost(operation, args, output):
     kind = type(operation)
-    if kind in _PRODUCTS or kind in _TRANSPOSED:
+    if isinstance(operation, ContinuousBlock):
+        return _cost_of_block(operation)
+    if kind in _PRODUCTS or kind in _TRANSPOSED or kind in _TWICE:
         kernels = [getattr(operation, name) for name in _KERNELS if hasattr(operation, name)]
         positions = _positions(operation, args[0] if kind in _TRANSPOSED else output)
-        return positions * sum(math.prod(kernel.shape) for kernel in kernels)
+        return (1 + (kind in _TWICE)) * positions * sum(math.prod(k.shape) for k in kernels)
     weights = getattr(operation, "weights", ())
     if kind.__name__ in _UNKNOWN or (weights and kind not in _ELEMENTWISE):
         raise ValueError(
@@ -129,6 +144,17 @@ def _cost(operation, args, output):
             "known; expected convolutions, dense layers, normalisation, and layers without weights."
         )
     return 0
+
+
+def _cost_of_block(block):
+    counts = []
+    for part, stacked in enumerate(block.rates):
+        image = keras.KerasTensor((1, *stacked.shape[1:]), dtype=block.compute_dtype)
+        evaluations = block.steps * block.scheme.parts.count(part)
+        each = []
+        _counted(stacked.rate, each)(image)
+        counts.append(evaluations * sum(each))
+    return sum(counts)
 
 
 def _positions(layer, tensor):

@@ -1,0 +1,100 @@
+"""convergence_report: observed orders, what it says of classes, and what it leaves alone."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_pde import analysis, models
+from keras_pde.layers import ContinuousBlock, HamiltonianBlock
+
+X = np.random.default_rng(0).normal(size=(40, 6)).astype("float32")
+Y = np.random.default_rng(1).integers(0, 3, 40)
+
+
+def classifier(scheme="euler", steps=4, **kwargs):
+    keras.utils.set_random_seed(0)
+    rate = layers.Dense(6, activation="tanh", kernel_initializer="he_normal")
+    inputs = keras.Input((6,))
+    y = ContinuousBlock(rate, steps, scheme, horizon=2.0, **kwargs)(inputs)
+    return keras.Model(inputs, layers.Dense(3)(y), name="classifier")
+
+
+@pytest.fixture(scope="module")
+def report():
+    return analysis.convergence_report(classifier(), X, Y, steps=[2, 4, 8, 16])
+
+
+def test_observed_orders_are_those_of_the_schemes(report):
+    for scheme, order, digits in (("euler", 1, 0.15), ("midpoint", 2, 0.2), ("rk4", 4, 0.4)):
+        rows = [row for row in report.rows if row.scheme == scheme]
+        assert [row.steps for row in rows] == [2, 4, 8, 16]
+        assert not rows[0].aligned
+        assert all(row.aligned for row in rows[1:])
+        assert rows[2].order == pytest.approx(order, abs=digits)
+        assert rows[-1].evaluations == 16 * {"euler": 1, "midpoint": 2, "rk4": 4}[scheme]
+
+
+def test_accuracy_and_agreement_are_shares_of_the_examples(report):
+    model = classifier()
+    accuracy = np.mean(model.predict(X, verbose=0).argmax(-1) == Y)
+    own = next(row for row in report.rows if (row.scheme, row.steps) == ("euler", 4))
+    assert own.accuracy == pytest.approx(accuracy)
+    assert report.rows[-1].agreement == 1.0
+    assert all(row.seconds > 0 for row in report.rows)
+
+
+def test_table_json_and_picture(report, tmp_path):
+    text = report.table()
+    assert "classifier: convergence in depth, 40 examples" in text
+    assert "2*" in text
+    assert "'rk4' with 256 steps" in text
+    rows = json.loads(json.dumps(report.to_dict()))["rows"]
+    assert len(rows) == 12
+    report.plot(tmp_path / "convergence.png")
+    assert (tmp_path / "convergence.png").stat().st_size > 10_000
+
+
+def test_default_steps_and_no_labels():
+    report = analysis.convergence_report(classifier(num_basis=1), X, schemes=["heun"])
+    assert [row.steps for row in report.rows] == [1, 2, 4, 8]
+    assert {row.accuracy for row in report.rows} == {None}
+
+
+def test_hidden_blocks_and_blocks_of_pairs():
+    hidden = keras.Sequential([keras.Input((6,)), keras.Sequential([classifier()])])
+    rows = analysis.convergence_report(hidden, X, schemes=["rk4"], steps=[4, 8]).rows
+    assert rows[1].error < rows[0].error < 1e-3
+    inputs = keras.Input((6,))
+    pair = keras.Model(inputs, HamiltonianBlock(4, seed=0)(inputs))
+    schemes = ["symplectic_euler", "verlet"]
+    rows = analysis.convergence_report(pair, X, schemes=schemes, steps=[8, 16]).rows
+    assert rows[1].order == pytest.approx(1, abs=0.3)
+
+
+def test_continuous_net_is_reported():
+    model = models.create("continuous_net", input_shape=(8, 8, 3), width=2, steps=2)
+    x = np.random.default_rng(0).uniform(size=(8, 8, 8, 3)).astype("float32")
+    report = analysis.convergence_report(model, x, schemes=["euler"], steps=[2, 4])
+    assert report.rows[0].evaluations == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"steps": [0]}, "at least 1"),
+        ({"schemes": ["rk44"]}, "Did you mean"),
+        ({"schemes": ["verlet"]}, "2 fields"),
+        ({"y": Y[:5]}, "5 labels for 40"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        analysis.convergence_report(classifier(), X, **arguments)
+
+
+def test_models_without_blocks_are_refused():
+    with pytest.raises(ValueError, match="no ContinuousBlock"):
+        analysis.convergence_report(models.create("mlp", input_shape=(8, 8, 1)), X)
