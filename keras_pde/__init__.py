@@ -1,8 +1,9 @@
 """keras_pde: stable and robust networks for Keras 3, from differential equations."""
 
-from keras_pde import attacks, data, layers, models, recipes
+from keras_pde import analysis, attacks, data, layers, models, recipes
 from keras_pde.evaluation import Report, evaluate
 from keras_pde.hub import list_models, load_model, save_model
+from keras_pde.odeint import odeint
 from keras_pde.training import RobustModel, callbacks, objectives
 
 __version__ = "0.1.0"
@@ -10,6 +11,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Report",
     "RobustModel",
+    "analysis",
     "attacks",
     "callbacks",
     "data",
@@ -19,6 +21,7 @@ __all__ = [
     "load_model",
     "models",
     "objectives",
+    "odeint",
     "recipes",
     "save_model",
 ]

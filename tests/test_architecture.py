@@ -21,10 +21,11 @@ STEPS = [
     {"quickstart", "recipes"},
     {"measure"},
     {"hub", "evaluation"},
+    {"analysis"},
     {"training"},
     {"attacks"},
     {"models"},
-    {"layers"},
+    {"layers", "odeint"},
     {"data", "geometry", "autodiff", "integrators"},
     {"noise", "checks", "environment", "units"},
     {"registry"},
@@ -81,6 +82,7 @@ def test_public_names():
     assert set(kp.__all__) == {
         "Report",
         "RobustModel",
+        "analysis",
         "attacks",
         "callbacks",
         "data",
@@ -90,6 +92,7 @@ def test_public_names():
         "load_model",
         "models",
         "objectives",
+        "odeint",
         "recipes",
         "save_model",
     }
@@ -113,21 +116,41 @@ def test_public_names():
         "Target",
     }
     assert registry.names("model") == [
+        "continuous_net",
+        "hamiltonian_net",
         "lenet",
         "mlp",
+        "parabolic_net",
         "preact_resnet",
         "resnext34_2x32",
+        "second_order_net",
         "small_cnn",
     ]
     assert registry.names("attack") == ["fgsm", "minimal_distance", "pgd"]
-    assert registry.names("layer") == ["continuous_block", "tanh_logits"]
+    assert registry.names("layer") == [
+        "antisymmetric_block",
+        "antisymmetric_conv2d",
+        "antisymmetric_dense",
+        "antisymmetric_rnn",
+        "cayley_dense",
+        "co_rnn",
+        "continuous_block",
+        "hamiltonian_block",
+        "lipschitz_rnn",
+        "parabolic_block",
+        "second_order_block",
+        "symmetric_conv2d",
+        "symmetric_dense",
+        "tanh_logits",
+        "tv_normalization",
+    ]
 
 
 def _documented():
     for kind in registry.KINDS:
         for entry in registry.entries(kind):
             yield pytest.param(entry.component, id=f"{kind}-{entry.name}")
-    for name in ("RobustModel", "evaluate", "save_model", "load_model", "list_models"):
+    for name in ("RobustModel", "evaluate", "odeint", "save_model", "load_model", "list_models"):
         yield pytest.param(getattr(kp, name), id=name)
 
 

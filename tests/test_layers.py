@@ -37,9 +37,11 @@ def check_gradients(layer, x, training=False):
     """The gradient of a generic function of the output is nonzero for each weight and the input."""
     names = [v.path for v in layer.trainable_variables] + ["the input"]
     fixed = [v.value for v in layer.non_trainable_variables]
+    has_modes = "training" in inspect.signature(layer.call).parameters
+    mode = {"training": training} if has_modes else {}
 
     def loss(point):
-        output, _ = layer.stateless_call(point[:-1], fixed, point[-1], training=training)
+        output, _ = layer.stateless_call(point[:-1], fixed, point[-1], **mode)
         shape = output.shape[1:]
         weights = np.random.default_rng(1).normal(size=shape).astype("float32")
         return ops.sum(output * weights)

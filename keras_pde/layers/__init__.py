@@ -1,7 +1,51 @@
 """Keras layers; each works on every backend."""
 
 from keras_pde.layers.batch_norm import batch_norm
-from keras_pde.layers.continuous import ContinuousBlock
+from keras_pde.layers.continuous import ContinuousBlock, project, refine, shorten, with_solver
+from keras_pde.layers.recurrent import (
+    AntisymmetricRNN,
+    AntisymmetricRNNCell,
+    CoRNN,
+    CoRNNCell,
+    LipschitzRNN,
+    LipschitzRNNCell,
+)
+from keras_pde.layers.stable import (
+    AntisymmetricBlock,
+    AntisymmetricConv2D,
+    AntisymmetricDense,
+    CayleyDense,
+    HamiltonianBlock,
+    ParabolicBlock,
+    SecondOrderBlock,
+    SymmetricConv2D,
+    SymmetricDense,
+    TVNormalization,
+)
 from keras_pde.layers.tanh_logits import TanhLogits
 
-__all__ = ["ContinuousBlock", "TanhLogits", "batch_norm"]
+__all__ = [
+    "AntisymmetricBlock",
+    "AntisymmetricConv2D",
+    "AntisymmetricDense",
+    "AntisymmetricRNN",
+    "AntisymmetricRNNCell",
+    "CayleyDense",
+    "CoRNN",
+    "CoRNNCell",
+    "ContinuousBlock",
+    "HamiltonianBlock",
+    "LipschitzRNN",
+    "LipschitzRNNCell",
+    "ParabolicBlock",
+    "SecondOrderBlock",
+    "SymmetricConv2D",
+    "SymmetricDense",
+    "TVNormalization",
+    "TanhLogits",
+    "batch_norm",
+    "project",
+    "refine",
+    "shorten",
+    "with_solver",
+]

@@ -124,19 +124,22 @@ class ContinuousBlock(keras.layers.Layer):
             )
 
     def build(self, input_shape):
-        fields = max(self.scheme.parts) + 1
-        if fields != len(self.rates):
-            raise ValueError(
-                f"Received scheme={self.scheme.name!r}, which is for {fields} fields; this layer "
-                f"has {len(self.rates)}. Expected another scheme of "
-                f"{integrators.names(fields=len(self.rates))}."
-            )
+        self._check_fields(self.scheme)
         for rate in self.rates:
             if not rate.built:
                 rate.build(input_shape)
         if any(rate.seed_count for rate in self.rates):
             self.seed_generator = keras.random.SeedGenerator(self.seed)
         self._warn_of_cuts()
+
+    def _check_fields(self, scheme):
+        fields = max(scheme.parts) + 1
+        if fields != len(self.rates):
+            raise ValueError(
+                f"Received scheme={scheme.name!r}, which is for {fields} fields; this layer "
+                f"has {len(self.rates)}. Expected another scheme of "
+                f"{integrators.names(fields=len(self.rates))}."
+            )
 
     def _warn_of_cuts(self):
         if bases.cuts_elements(self.basis, self.num_basis, self.steps) and self.scheme.order > 1:
@@ -159,6 +162,7 @@ class ContinuousBlock(keras.layers.Layer):
             ValueError: the block could not have been made with these arguments.
         """
         new = type(self).from_config({**self.get_config(), **changes})  # refuses what is wrong
+        self._check_fields(new.scheme)
         if (new.basis, new.num_basis) != (self.basis, self.num_basis):
             for rate in self.rates:
                 rate.transfer(new.basis, new.num_basis)

@@ -34,6 +34,7 @@ class StackedRate(keras.layers.Layer):
         return self._template.layer
 
     def build(self, input_shape):
+        self.shape = tuple(input_shape)
         pieces = [self._piece(k, input_shape) for k in range(self.count)]
         template = self._template
         template.layer = pieces[0]
