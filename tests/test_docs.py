@@ -29,6 +29,14 @@ def test_readme_code_runs(capsys):
     assert "l2 robustness on 20 images" in capsys.readouterr().out
 
 
+def test_code_on_equations_runs(capsys, monkeypatch, tmp_path):
+    (code,) = _blocks("docs/equations.md", "python")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code.replace("[:512]", "[:64]"), "equations.md", "exec"), {})
+    assert "convergence in depth, 64 examples" in capsys.readouterr().out
+    assert keras.models.load_model("small.keras").count_params() > 0
+
+
 def test_readme_is_short():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 200
 
