@@ -111,6 +111,15 @@ def check_count(value, what, least=1):
     raise ValueError(f"Received {what}={value!r}; expected an integer, at least {least}.")
 
 
+def check_number(value, what, least=-math.inf, above=-math.inf, most=math.inf):
+    """The value as a float; a `ValueError` if it is not finite or out of its range."""
+    if least <= value <= most and above < value < math.inf:
+        return float(value)
+    low = f"above {above:g}" if above > -math.inf else f"at least {least:g}"
+    high = f" and at most {most:g}" if most < math.inf else ""
+    raise ValueError(f"Received {what}={value!r}; expected a finite number {low}{high}.")
+
+
 def check_radii(radii, norm, bounds, what, zero=False):
     """Refuses lengths that are no radius, and, in Linf, those that reach every image.
 

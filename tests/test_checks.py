@@ -7,6 +7,7 @@ from keras_pde.checks import (
     check_bounds,
     check_count,
     check_images,
+    check_number,
     check_radii,
     class_labels,
 )
@@ -146,3 +147,12 @@ def test_counts_are_integers(value):
 def test_what_counts_nothing_is_refused(value):
     with pytest.raises(ValueError, match="expected an integer, at least 1"):
         check_count(value, "steps")
+
+
+def test_numbers_lie_in_their_range():
+    assert check_number(0, "gamma", least=0) == 0.0
+    for value in (-0.1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="a finite number at least 0"):
+            check_number(value, "gamma", least=0)
+    with pytest.raises(ValueError, match="above 0 and at most 1"):
+        check_number(0, "beta", above=0, most=1)

@@ -199,8 +199,8 @@ class TestRefusals:
             (lambda: layers.AntisymmetricConv2D(kernel_size=4), "odd number"),
             (lambda: layers.SymmetricDense(filters=0), "at least 1"),
             (lambda: layers.SymmetricDense(sign=2), "a heat flow, or 1"),
-            (lambda: layers.TVNormalization(epsilon=0), "positive finite"),
-            (lambda: layers.CayleyDense(step_size=0), "positive finite"),
+            (lambda: layers.TVNormalization(epsilon=0), "number above 0"),
+            (lambda: layers.CayleyDense(step_size=0), "number above 0"),
         ],
     )
     def test_refusals(self, call, message):

@@ -1,11 +1,9 @@
-import random
-
 import keras
 from keras import layers
 
 from keras_pde.checks import check_count
 from keras_pde.layers import batch_norm
-from keras_pde.models._common import dense_logits, initializers, normalized_input
+from keras_pde.models._common import dense_logits, initializers, normalized_input, seeds
 
 
 def stable_net(
@@ -18,7 +16,7 @@ def stable_net(
             "such as (32, 64, 112)."
         )
     steps = check_count(steps, "steps")
-    initializer, draw = initializers(seed), random.Random(seed)
+    initializer, drawn = initializers(seed), seeds(seed)
 
     def activated(x, filters, kernel_size):
         conv = layers.Conv2D(
@@ -40,7 +38,7 @@ def stable_net(
             # So small that steps of length 1 are stable, for all that N steepens the field.
             kernel_initializer=keras.initializers.VarianceScaling(0.002),
             memory=memory,
-            seed=draw.randrange(2**31),
+            seed=next(drawn),
             name=f"stage_{stage + 1}",
         )(x)
         x = activated(x, following or widths[-1], 1)

@@ -1,11 +1,10 @@
 import warnings
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_pde import integrators
-from keras_pde.checks import check_count
+from keras_pde.checks import check_count, check_number
 from keras_pde.layers.continuous import bases, loops
 from keras_pde.layers.continuous.stacked_rate import StackedRate
 from keras_pde.layers.continuous.sweep import Sweep
@@ -52,7 +51,7 @@ class ContinuousBlock(keras.layers.Layer):
         basis: `"constant"`, `"hat"`, `"discontinuous_linear"`, `"polynomial"`, `"fourier"` or
             `"bspline"`.
         num_basis: number K of coefficients; default `steps`.
-        horizon: T, the time from input to output, > 0.
+        horizon: T, the time from input to output, > 0. To run backwards, negate the rate.
         memory: what is kept for the gradient: `"store"`, `"remat"`, `"checkpoint"` or
             `"reversible"` (for schemes that can be undone); see the user guide.
         unroll: whether to write the loop out; None for up to 16 evaluations of the rate, and
@@ -93,14 +92,9 @@ class ContinuousBlock(keras.layers.Layer):
                 "a layer of your own, so that its weights are known."
             )
         self.steps = check_count(steps, "steps")
-        if not 0 < horizon < np.inf:
-            raise ValueError(
-                f"Received horizon={horizon!r}; expected a positive time, such as 1.0. To run a "
-                "block backwards, negate its rate."
-            )
         if memory not in loops.MEMORY:
             raise unknown_name("memory mode", memory, loops.MEMORY)
-        self.horizon = float(horizon)
+        self.horizon = check_number(horizon, "horizon", above=0)
         self.scheme = integrators.get(scheme)
         self.basis = bases.get(basis)
         self.num_basis = self.steps if num_basis is None else num_basis

@@ -44,9 +44,9 @@ class StackedRate(keras.layers.Layer):
         template.seeds = [v for v in others if _is_seed(v)]
         mix = self._from_pieces()
         drawn = zip(*(piece.trainable_variables for piece in pieces), strict=True)
-        stacks = [_mixed(mix, np.stack([_numpy(v) for v in draws])) for draws in drawn]
+        stacks = [_mixed(mix, np.stack([numpy_of(v) for v in draws])) for draws in drawn]
         elements = self.basis.elements(self.count)
-        self._create(stacks, [np.stack([_numpy(v)] * elements) for v in template.kept])
+        self._create(stacks, [np.stack([numpy_of(v)] * elements) for v in template.kept])
 
     def _create(self, stacks, cells):
         """The variables, with these values."""
@@ -65,8 +65,8 @@ class StackedRate(keras.layers.Layer):
         matrix = bases.transfer(self.basis, self.count, basis, count)
         # Means over the new elements: variances stay positive.
         means = bases.transfer(constant, before, constant, after)
-        stacks = [_mixed(matrix, _numpy(stack)) for stack in self.stacks]
-        cells = [_mixed(means, _numpy(cell)) for cell in self.cells]
+        stacks = [_mixed(matrix, numpy_of(stack)) for stack in self.stacks]
+        cells = [_mixed(means, numpy_of(cell)) for cell in self.cells]
         trainable = self.trainable
         for variable in [*self.stacks, *self.cells]:
             self._untrack_variable(variable)
@@ -192,7 +192,8 @@ def _is_seed(variable):
     return "int" in variable.dtype
 
 
-def _numpy(variable):
+def numpy_of(variable):
+    """A variable's values, also while a graph is built."""
     with _outside_of_graphs():
         return ops.convert_to_numpy(variable.value)
 

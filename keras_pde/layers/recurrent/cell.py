@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops, tree
 
 from keras_pde import integrators
-from keras_pde.checks import check_count
+from keras_pde.checks import check_count, check_number
 
 _ROUNDING = 1e-6
 _JUDGED = 512  # states up to which the eigenvalues take a fraction of a second
@@ -179,12 +179,3 @@ def _has_value(tensor):
     except (NotImplementedError, TypeError):
         return False
     return True
-
-
-def check_number(value, what, least=-math.inf, above=-math.inf, most=math.inf):
-    """The value as a float; a `ValueError` if it is not finite or out of its range."""
-    if least <= value <= most and above < value < math.inf:
-        return float(value)
-    low = f"above {above:g}" if above > -math.inf else f"at least {least:g}"
-    high = f" and at most {most:g}" if most < math.inf else ""
-    raise ValueError(f"Received {what}={value!r}; expected a finite number {low}{high}.")

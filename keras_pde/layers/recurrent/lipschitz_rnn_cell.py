@@ -2,7 +2,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_pde.layers.recurrent.cell import DifferentialCell, check_number
+from keras_pde.checks import check_number
+from keras_pde.layers.recurrent.cell import DifferentialCell
 
 
 @keras.saving.register_keras_serializable(package="keras_pde")

@@ -1,7 +1,6 @@
-import math
-
 from keras import ops
 
+from keras_pde.checks import check_number
 from keras_pde.layers.stable.stable_rate import StableRate, adjoint, linear, operator_norm
 
 
@@ -10,11 +9,7 @@ class Antisymmetric(StableRate):
 
     def __init__(self, kernel_size, gamma, activation, use_bias, kernel_initializer, **kwargs):
         super().__init__(kernel_size, activation, use_bias, kernel_initializer, **kwargs)
-        if not 0 <= gamma < math.inf:
-            raise ValueError(
-                f"Received gamma={gamma!r}; expected a damping of at least 0, such as 0.1."
-            )
-        self.gamma = float(gamma)
+        self.gamma = check_number(gamma, "gamma", least=0)
 
     def build(self, input_shape):
         channels = input_shape[-1]

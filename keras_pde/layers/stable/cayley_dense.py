@@ -5,6 +5,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_pde.checks import check_number
 from keras_pde.integrators import Scheme
 from keras_pde.layers.stable.stable_rate import adjoint
 from keras_pde.registry import register
@@ -63,11 +64,7 @@ class CayleyDense(keras.layers.Layer):
 
     def __init__(self, step_size=1.0, kernel_initializer="glorot_uniform", **kwargs):
         super().__init__(**kwargs)
-        if not 0 < step_size < math.inf:
-            raise ValueError(
-                f"Received step_size={step_size!r}; expected a positive finite number, such as 1.0."
-            )
-        self.step_size = float(step_size)
+        self.step_size = check_number(step_size, "step_size", above=0)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.input_spec = keras.layers.InputSpec(min_ndim=2)
 

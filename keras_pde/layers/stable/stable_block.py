@@ -5,7 +5,7 @@ import numpy as np
 
 from keras_pde.layers.continuous import bases
 from keras_pde.layers.continuous.continuous_block import ContinuousBlock
-from keras_pde.layers.continuous.stacked_rate import StackedRate, _numpy
+from keras_pde.layers.continuous.stacked_rate import StackedRate, numpy_of
 from keras_pde.layers.stable.stable_rate import crude_norm, operator_norm
 
 # Apart from the seeds of the pieces of one rate.
@@ -91,8 +91,8 @@ class StableBlock(ContinuousBlock):
         rows = bases.rows(stacked.basis, stacked.count, self.steps, nodes)
         cells = bases.rows(bases.get("constant"), elements, self.steps, nodes)
         depths = np.concatenate([rows, cells], axis=-1).reshape(-1, stacked.count + elements)
-        rate, stacks = stacked.rate, [_numpy(s) for s in stacked.stacks]
-        kept = [_numpy(c) for c in stacked.cells]
+        rate, stacks = stacked.rate, [numpy_of(s) for s in stacked.stacks]
+        kept = [numpy_of(c) for c in stacked.cells]
         ranges = []
         for depth in np.unique(depths, axis=0):
             row, cell = np.split(depth, [stacked.count])

@@ -1,8 +1,7 @@
-import math
-
 import keras
 from keras import ops
 
+from keras_pde.checks import check_number
 from keras_pde.registry import register
 
 
@@ -35,12 +34,7 @@ class TVNormalization(keras.layers.Layer):
 
     def __init__(self, epsilon=1e-3, center=True, **kwargs):
         super().__init__(**kwargs)
-        if not 0 < epsilon < math.inf:
-            raise ValueError(
-                f"Received epsilon={epsilon!r}; expected a positive finite number, such as 1e-3: "
-                "nothing else bounds the slope at zero."
-            )
-        self.epsilon, self.center = float(epsilon), bool(center)
+        self.epsilon, self.center = check_number(epsilon, "epsilon", above=0), bool(center)
 
     def build(self, input_shape):
         shape = (input_shape[-1],)
