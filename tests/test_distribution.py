@@ -1,16 +1,10 @@
-"""MirroredStrategy on two logical CPUs equals one device; what cannot is refused.
-
-TensorFlow fixes its devices when it starts, and explicit collectives fail once a process has
-created a second strategy; so this file runs itself in one process with one strategy.
-"""
+"""MirroredStrategy on two logical CPUs equals one device; what cannot is refused."""
 
 import contextlib
 import json
-import os
-import subprocess
-import sys
 
 import keras
+import mirrored_cases
 import numpy as np
 import pytest
 
@@ -120,11 +114,7 @@ def refusal(strategy, optimizer=None, model=network, policy="float32"):
 
 
 def main():
-    import tensorflow as tf
-
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    strategy = mirrored_cases.strategy()
     results = {"replicas": strategy.num_replicas_in_sync, "refusals": {}}
     for name, (objective, precision) in CASES.items():
         keras.config.set_floatx(precision)
@@ -144,15 +134,7 @@ def main():
 
 @pytest.fixture(scope="module")
 def results():
-    process = subprocess.run(
-        [sys.executable, __file__],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TF_CPP_MIN_LOG_LEVEL": "3"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert process.returncode == 0, process.stderr[-3000:]
-    return json.loads(process.stdout.splitlines()[-1])
+    return mirrored_cases.results(__file__)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -255,6 +255,19 @@ def test_memory_modes_have_the_same_gradient(kwargs):
     np.testing.assert_allclose(store, remat, rtol=1e-5)
 
 
+@pytest.mark.skipif(BACKEND != "jax", reason="the others leave their loops early")
+def test_steps_that_are_not_made_take_little_memory():
+    def memory(max_steps):
+        def loss(y0):
+            return ops.sum(odeint(oscillator, y0, [0.0, 1.0], "bosh3", max_steps=max_steps))
+
+        program = compiled(lambda y0: autodiff.value_and_grad(loss, y0)[1])
+        lowered = program.lower(np.ones((1000, 2), "float32"))
+        return lowered.compile().memory_analysis().temp_size_in_bytes
+
+    assert memory(1024) < 6 * memory(16)
+
+
 def explosion(t, y):
     """y' = y^2, which is infinite at 1 / y(0)."""
     return y * y

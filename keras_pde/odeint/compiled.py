@@ -1,5 +1,7 @@
 """Loops that the backend compiles, and whether a value is known while it does."""
 
+import math
+
 import keras
 import numpy as np
 from keras import ops
@@ -28,11 +30,7 @@ def repeat(body, carry, count):
 def repeat_while(active, body, carry, most):
     """`carry = body(*carry)` while `active(*carry)`, at most `most` times."""
     if BACKEND == "jax":
-        # Reverse mode needs the number of iterations: those left over are skipped one by one.
-        def skipped(_, *carry):
-            return ops.cond(active(*carry), lambda: body(*carry), lambda: carry)
-
-        return repeat(skipped, carry, most)
+        return _skipping(active, body, carry, most)
     if BACKEND == "torch":
         for _ in range(most):
             if not active(*carry):
@@ -40,6 +38,27 @@ def repeat_while(active, body, carry, most):
             carry = body(*carry)
         return carry
     return ops.while_loop(active, body, carry, maximum_iterations=most)
+
+
+def _skipping(active, body, carry, most):
+    """A loop with all of its iterations, which reverse mode needs; those left over are skipped.
+
+    A skipped one still fills its part of what is kept for the gradient. So they are skipped by
+    sqrt(most) at a time, of which only the beginning is kept, and which are computed again.
+    """
+
+    def many(count):
+        def run(*carry):
+            return repeat(lambda _, *carry: unless_done(body, carry), carry, count)
+
+        return keras.remat(run)
+
+    def unless_done(run, carry):
+        return ops.cond(active(*carry), lambda: tuple(run(*carry)), lambda: carry)
+
+    length = math.isqrt(most)
+    carry = repeat(lambda _, *carry: unless_done(many(length), carry), carry, most // length)
+    return unless_done(many(most % length), carry) if most % length else carry
 
 
 def remembered(memory):

@@ -35,8 +35,8 @@ def odeint(
     Gradients are those of the steps that were made, whose lengths count as constants ("discretise,
     then optimise"). They reach y0, t and whatever func closes over. What a rejected step has seen
     is left out; still, func should be differentiable a little beyond the domain of the solution.
-    In reverse mode JAX keeps memory for `max_steps` steps, made or not (it does not spend time on
-    the others); so does XLA on TensorFlow.
+    XLA on TensorFlow keeps memory for `max_steps` steps, made or not; JAX for about twice the
+    square root of that, and computes each step once more.
 
     Sources: Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, II.4 to II.6;
     Tsitouras, 2011 (tsit5); Bogacki and Shampine, 1989 (bosh3).
