@@ -1,28 +1,19 @@
 """The bank that every registered layer passes, then what is special about single layers."""
 
 import inspect
+import json
 
 import keras
 import numpy as np
 import pytest
 from keras import ops
+from layer_cases import GOLDEN, build, outputs
 
 import keras_pde.layers
 from keras_pde import autodiff, registry
 
 BACKEND = keras.backend.backend()
-SHAPES = {2: (6,), 3: (7, 6), 4: (8, 6, 4)}
 LAYERS = [pytest.param(entry, id=entry.name) for entry in registry.entries("layer")]
-
-
-def build(entry):
-    """The layer with its example arguments, built, and an input of the rank it asks for."""
-    layer = entry.component(**entry.example)
-    spec = layer.input_spec
-    shape = SHAPES[(spec and (spec.ndim or spec.min_ndim)) or 4]
-    x = np.random.default_rng(0).normal(size=(5, *shape)).astype("float32")
-    layer.build(x.shape)
-    return layer, x
 
 
 def values(layer):
@@ -85,6 +76,12 @@ class TestBank:
         np.testing.assert_array_equal(predict(layer, x), predict(layer, x))
         for old, new in zip(before, values(layer), strict=True):
             np.testing.assert_array_equal(old, new)
+
+    @pytest.mark.parametrize("mode", ["inference", "training"])
+    def test_golden_numbers_of_tensorflow(self, entry, mode):
+        golden = json.loads(GOLDEN.read_text())[entry.name][mode]
+        found = outputs(entry, mode == "training")
+        np.testing.assert_allclose(found, golden, rtol=1e-5, atol=1e-5)
 
     def test_keras_file_round_trip(self, entry, tmp_path):
         layer, x = build(entry)

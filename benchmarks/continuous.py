@@ -1,0 +1,245 @@
+"""Continuous blocks: against a hand-written residual stage, torchdiffeq and diffrax.
+
+- A training step of an Euler `ContinuousBlock` with K = 8 against the same eight residual units,
+  built one by one: 16 channels of 32x32 pixels, and 128 of 8x8; batch 32, forward and gradient.
+- Sixteen RK4 steps of one convolutional field (conv, tanh, conv; 16 channels, 32x32, batch 32),
+  forward and gradient, against torchdiffeq's `rk4` with backpropagation; and of one dense field
+  (64 to 256 to 64 units, batch 128) against torchdiffeq and diffrax (constant
+  steps, jit).
+- How long tracing takes with 4 and with 64 RK4 steps.
+
+All on `--threads` threads. A peer that is not installed is left out:
+
+    pip install torch torchdiffeq diffrax    # builds for CPUs
+"""
+
+import os
+import time
+
+from common import interleaved, parser, ratio_text, report
+
+STEPS, BATCH = 16, 32
+STAGES = {"16 channels, 32x32": (16, 32), "128 channels, 8x8": (128, 8)}
+
+
+def residual_unit(channels):
+    import keras
+    from keras import layers
+
+    from keras_pde.layers import batch_norm
+
+    parts = []
+    for _ in range(2):
+        conv = layers.Conv2D(channels, 3, padding="same", use_bias=False)
+        parts += [batch_norm(), layers.ReLU(), conv]
+    return keras.Sequential(parts)
+
+
+def stages(channels, size):
+    """name -> function of one step: the block, and the stack of units."""
+    import keras
+
+    from keras_pde.layers import ContinuousBlock
+
+    inputs = keras.Input((size, size, channels))
+    y = inputs
+    for _ in range(8):
+        y = keras.layers.Add()([y, residual_unit(channels)(y)])
+    block = ContinuousBlock(residual_unit(channels), steps=8, scheme="euler", horizon=8)
+    return {
+        "ContinuousBlock": stepper(keras.Model(inputs, block(inputs))),
+        "residual units": stepper(keras.Model(inputs, y)),
+    }
+
+
+def stepper(model):
+    """Forward pass, gradient and moving statistics of one batch, compiled."""
+    import tensorflow as tf
+
+    x = tf.random.stateless_normal((BATCH, *model.input_shape[1:]), (0, 0))
+
+    @tf.function
+    def step():
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(tf.square(model(x, training=True)))
+        return tape.gradient(loss, [v.value for v in model.trainable_variables])
+
+    return lambda: step()[0].numpy()
+
+
+def convolutional_field():
+    import keras
+    from keras import layers
+
+    return keras.Sequential(
+        [
+            layers.Conv2D(16, 3, padding="same", use_bias=False, activation="tanh"),
+            layers.Conv2D(16, 3, padding="same", use_bias=False),
+        ]
+    )
+
+
+def dense_field():
+    import keras
+    from keras import layers
+
+    return keras.Sequential([layers.Dense(256, activation="tanh"), layers.Dense(64)])
+
+
+def ours(field, shape, steps=STEPS):
+    """One RK4 block of constant weights."""
+    import keras
+
+    from keras_pde.layers import ContinuousBlock
+
+    inputs = keras.Input(shape[1:])
+    block = ContinuousBlock(field, steps, "rk4", num_basis=1)
+    import tensorflow as tf
+
+    model = keras.Model(inputs, block(inputs))
+    x = tf.random.stateless_normal(shape, (0, 0))
+
+    @tf.function
+    def step(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = tf.reduce_mean(tf.square(model(x, training=True)))
+        return tape.gradient(loss, [x, *(v.value for v in model.trainable_variables)])
+
+    return lambda: step(x)[0].numpy()
+
+
+def torchdiffeq(layers, shape):
+    """`odeint(method="rk4")` with as many equal steps, by backpropagation."""
+    import torch
+    from torchdiffeq import odeint
+
+    field = torch.nn.Sequential(*layers(torch.nn))
+    times = torch.linspace(0, 1, STEPS + 1)
+    x = torch.randn(shape, requires_grad=True)
+
+    def step():
+        y = odeint(lambda t, y: field(y), x, times[[0, -1]], method="rk4", options=options)[-1]
+        gradients = torch.autograd.grad(y.square().mean(), [x, *field.parameters()])
+        return gradients[0].numpy()
+
+    options = {"step_size": 1 / STEPS}
+    return step
+
+
+def torch_convolutional(nn):
+    convs = [nn.Conv2d(16, 16, 3, padding="same", bias=False) for _ in range(2)]
+    return convs[0], nn.Tanh(), convs[1]
+
+
+def torch_dense(nn):
+    return nn.Linear(64, 256), nn.Tanh(), nn.Linear(256, 64)
+
+
+def diffrax_dense(shape):
+    """Twice as many steps by the midpoint rule: as many evaluations. RK4 has no class there."""
+    import diffrax
+    import jax
+    import jax.numpy as jnp
+
+    keys = jax.random.split(jax.random.PRNGKey(0), 3)
+    weights = [
+        jax.random.normal(keys[0], (64, 256)) / 8,
+        jax.random.normal(keys[1], (256, 64)) / 16,
+    ]
+    x = jax.random.normal(keys[2], shape)
+
+    def field(t, y, weights):
+        return jnp.tanh(y @ weights[0]) @ weights[1]
+
+    def loss(x, weights):
+        solution = diffrax.diffeqsolve(
+            diffrax.ODETerm(field),
+            diffrax.Midpoint(),
+            t0=0.0,
+            t1=1.0,
+            dt0=0.5 / STEPS,
+            y0=x,
+            args=weights,
+            stepsize_controller=diffrax.ConstantStepSize(),
+            max_steps=2 * STEPS + 1,
+        )
+        return jnp.mean(jnp.square(solution.ys[-1]))
+
+    step = jax.jit(jax.grad(loss, argnums=(0, 1)))
+    return lambda: step(x, weights)[0].block_until_ready()
+
+
+def tracing(steps):
+    """Seconds of the first call, which traces, for a convolutional field."""
+    step = ours(convolutional_field(), (BATCH, 32, 32, 16), steps)
+    began = time.perf_counter()
+    step()
+    first = time.perf_counter() - began
+    began = time.perf_counter()
+    step()
+    return first - (time.perf_counter() - began)
+
+
+def installed(*names):
+    import importlib.util
+
+    return all(importlib.util.find_spec(name) for name in names)
+
+
+def main():
+    arguments = parser(__doc__)
+    arguments.add_argument("--threads", type=int, default=1)
+    options = arguments.parse_args()
+    # Before TensorFlow and JAX start.
+    os.environ["TF_NUM_INTRAOP_THREADS"] = str(options.threads)
+    os.environ["TF_NUM_INTEROP_THREADS"] = "1"
+    os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=" + str(options.threads > 1).lower()
+    rows, seconds, notes = [], {}, []
+
+    def compare(what, callables, pairs):
+        found = interleaved(callables, options.rounds)
+        seconds.update({f"{what}: {name}": times for name, times in found.items()})
+        for numerator, denominator, target in pairs:
+            rows.append(
+                {
+                    "what": f"{what}: {numerator} / {denominator}",
+                    "target": target,
+                    "measured": ratio_text(found, numerator, denominator),
+                }
+            )
+
+    for name, (channels, size) in STAGES.items():
+        pairs = [("ContinuousBlock", "residual units", "<= 1.05")]
+        compare(f"training step, {name}", stages(channels, size), pairs)
+    convolutional = {"ours": ours(convolutional_field(), (BATCH, 32, 32, 16))}
+    dense = {"ours": ours(dense_field(), (128, 64))}
+    if installed("torch", "torchdiffeq"):
+        import torch
+
+        torch.set_num_threads(options.threads)
+        convolutional["torchdiffeq"] = torchdiffeq(torch_convolutional, (BATCH, 16, 32, 32))
+        dense["torchdiffeq"] = torchdiffeq(torch_dense, (128, 64))
+    if installed("jax", "diffrax"):
+        dense["diffrax, as many evaluations"] = diffrax_dense((128, 64))
+    peers = [(peer, "ours", ">= 1.4") for peer in convolutional if peer != "ours"]
+    compare(f"{STEPS} RK4 steps, convolutional field", convolutional, peers)
+    peers = [(peer, "ours", ">= 1.2") for peer in dense if peer != "ours"]
+    compare(f"{STEPS} RK4 steps, dense field", dense, peers)
+    traced = {steps: tracing(steps) for steps in (4, 64)}
+    rows.append(
+        {
+            "what": "tracing of 64 RK4 steps",
+            "target": "< 5 s",
+            "measured": f"{traced[64]:.2f} s (4 steps, written out: {traced[4]:.2f} s)",
+        }
+    )
+    notes.append(
+        f"{options.threads} thread(s), batch {BATCH} (128 for dense fields), {options.rounds} "
+        "rounds; forward pass and gradient, without an optimizer."
+    )
+    report("continuous", rows, seconds, options, notes)
+
+
+if __name__ == "__main__":
+    main()
