@@ -177,14 +177,18 @@ def report(name, rows, seconds, options, notes=()):
         notes: sentences that say what was measured.
     """
     machine = environment.describe()
-    hardware = "{processor}, {cores} cores, TensorFlow {tensorflow}, {date}".format(**machine)
+    backend = {"tensorflow": "TensorFlow", "jax": "JAX"}[machine["backend"]]
+    version = machine[machine["backend"]]
+    hardware = "{processor}, {cores} cores, {0} {1}, {date}".format(backend, version, **machine)
     lines = ["| what | target | measured | hardware, date |", "|---|---|---|---|"]
     lines += ["| {what} | {target} | {measured} | ".format(**row) + f"{hardware} |" for row in rows]
-    times = ["| seconds | minimum | median |", "|---|---|---|"]
-    times += [
+    lines += ["", *(f"- {note}" for note in notes)]
+    times = [
         f"| {k} | {min(v):.4g} | {statistics.median(v):.4g} |" for k, v in seconds.items() if v
     ]
-    text = "\n".join([*lines, "", *(f"- {note}" for note in notes), "", *times])
+    if times:
+        lines += ["", "| seconds | minimum | median |", "|---|---|---|", *times]
+    text = "\n".join(lines)
     print(f"\n{text}")
     load = os.getloadavg()[0]
     if load > machine["cores"] + 0.5:
