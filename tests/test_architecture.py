@@ -26,7 +26,7 @@ STEPS = [
     {"attacks"},
     {"models"},
     {"layers", "odeint"},
-    {"data", "geometry", "autodiff", "integrators"},
+    {"data", "geometry", "autodiff", "compiled", "integrators"},
     {"noise", "checks", "environment", "units"},
     {"registry"},
 ]

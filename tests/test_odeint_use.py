@@ -327,7 +327,7 @@ Y0, T = np.ones((2, 3), "float32"), [0.0, 1.0]
         ({"steps": 2, "step_size": 0.1}, "expected one of them"),
         ({"steps": 1.5}, "steps=1.5; expected an integer"),
         ({"steps": True}, "steps=True; expected an integer"),
-        ({"step_size": 0.0}, "expected a positive length"),
+        ({"step_size": 0.0}, "a finite number above 0"),
         ({"memory": "adjoint"}, "unknown memory mode 'adjoint'"),
         ({"func": lambda t, y: y[:, :2]}, r"slope from func of shape \(2, 2\)"),
         ({"func": lambda t, y: y[:1]}, r"The times that func gets are of shape \(batch, 1\)"),

@@ -2,9 +2,10 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_pde import compiled
 from keras_pde.integrators import RungeKutta
 from keras_pde.integrators.runge_kutta import moved
-from keras_pde.odeint import compiled, dense
+from keras_pde.odeint import dense
 from keras_pde.odeint.control import Controller
 from keras_pde.odeint.statistics import MAX_STEPS, REACHED, UNDERFLOW, Statistics
 

@@ -5,7 +5,8 @@ import math
 import numpy as np
 from keras import ops
 
-from keras_pde.odeint import compiled
+from keras_pde import compiled
+from keras_pde.checks import check_count, check_number
 from keras_pde.odeint.statistics import MAX_STEPS
 
 _ROUNDING = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
@@ -41,11 +42,8 @@ def times(t, dtype):
 def step_counts(values, intervals, steps, step_size):
     """The number of steps between each time and the next."""
     if steps is not None:
-        if isinstance(steps, bool) or int(steps) != steps or steps < 1:
-            raise ValueError(f"Received steps={steps!r}; expected an integer, at least 1.")
-        return [int(steps)] * intervals
-    if not 0 < step_size < math.inf:
-        raise ValueError(f"Received step_size={step_size!r}; expected a positive length.")
+        return [check_count(steps, "steps")] * intervals
+    check_number(step_size, "step_size", above=0)
     if values is None:
         raise ValueError(
             "Received step_size= with times that are not known while the code is compiled; "
@@ -63,8 +61,7 @@ def tolerances(rtol, atol, max_steps, dtypes):
             f"expected rtol of at least {least:.2g}, below which errors are rounding, and atol "
             "above 0. Use y0 in higher precision, or equal steps: steps=."
         )
-    if isinstance(max_steps, bool) or int(max_steps) != max_steps or max_steps < 1:
-        raise ValueError(f"Received max_steps={max_steps!r}; expected an integer, at least 1.")
+    check_count(max_steps, "max_steps")
 
 
 def arrival(statistics, reached, times, max_steps):

@@ -1,7 +1,7 @@
 import numpy as np
 from keras import ops
 
-from keras_pde.odeint import compiled
+from keras_pde import compiled
 from keras_pde.odeint.statistics import REACHED, Statistics
 
 

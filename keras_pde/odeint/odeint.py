@@ -1,7 +1,7 @@
 from keras import ops
 
-from keras_pde import integrators
-from keras_pde.odeint import adaptive, checks, compiled, fixed
+from keras_pde import compiled, integrators
+from keras_pde.odeint import adaptive, checks, fixed
 from keras_pde.odeint.state import State
 from keras_pde.registry import unknown_name
 

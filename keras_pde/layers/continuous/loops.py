@@ -12,7 +12,7 @@ import math
 import keras
 from keras import ops
 
-from keras_pde import autodiff
+from keras_pde import autodiff, compiled
 
 MEMORY = ("store", "remat", "checkpoint", "reversible")
 
@@ -72,21 +72,8 @@ def _loop(step, state, sums, weights, first, last, unroll):
         for n in range(first, last):
             carry = body(n, carry)
     else:
-        carry = _compiled(body, carry, first, last)
+        carry = compiled.repeat(lambda n, *carry: body(first + n, carry), carry, last - first)
     return list(carry[:count]), list(carry[count:])
-
-
-def _compiled(body, carry, first, last):
-    if keras.backend.backend() == "tensorflow":
-        # `fori_loop` passes no bound on the iterations, without which XLA has no gradient.
-        _, *carry = ops.while_loop(
-            lambda n, *_: n < last,
-            lambda n, *carry: (n + 1, *body(n, carry)),
-            (ops.convert_to_tensor(first, "int32"), *carry),
-            maximum_iterations=last - first,
-        )
-        return carry
-    return ops.fori_loop(first, last, body, carry)
 
 
 def _again(step):
