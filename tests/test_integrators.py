@@ -63,10 +63,12 @@ def error(scheme, steps):
         q, p = solve(scheme, pendulum, start, steps)
         exact = solve(integrators.get("rk4"), _together, np.array(start), 2000)
         return np.hypot(q - exact[0], p - exact[1])
-    # At several ends, since at one the leading terms of the error may cancel.
+    # At several ends, since at one the leading terms of the error may cancel; at late ones for
+    # methods of high order, whose errors are rounding otherwise.
+    ends = (10.0, 15.0, 20.0) if scheme.order > 4 else (1.0, 2.0, 3.0)
     return sum(
         abs(solve(scheme, growing, np.array(1.0), steps, end) - math.exp(math.sin(end)))
-        for end in (1.0, 2.0, 3.0)
+        for end in ends
     )
 
 
@@ -76,11 +78,10 @@ def _together(t, part, y):
 
 @schemes(SCHEMES)
 def test_order(scheme):
-    counts = np.array([32, 64, 128]) * (1 if scheme.order > 4 else 4)
+    counts = np.array([128, 256, 512]) * (2 if scheme.order > 4 else 1)
     errors = [error(scheme, steps) for steps in counts]
     slope = -np.polyfit(np.log(counts), np.log(errors), 1)[0]
-    # 5.11 for tsit5, whose leading error is so small that finer steps end in rounding.
-    assert slope == pytest.approx(scheme.order, abs=0.12)
+    assert slope == pytest.approx(scheme.order, abs=0.1)
 
 
 @schemes(SCHEMES)
@@ -97,16 +98,18 @@ def _pair(scheme, y):
 @pytest.mark.parametrize("axis", ["imaginary", "real"])
 def test_limits_are_where_steps_begin_to_grow(scheme, axis):
     direction = 1j if axis == "imaginary" else -1
+
+    def stable(w):
+        return scheme.amplification(w * direction) < 1 + 1e-9
+
     low, high = 0.0, 0.05
-    while scheme.is_stable(high * direction):
+    while stable(high):
         low, high = high, high + 0.05
     while high - low > 1e-3:
         middle = (low + high) / 2
-        stable = scheme.is_stable(middle * direction)
-        low, high = (middle, high) if stable else (low, middle)
-    # Without a limit any step grows, if only by (h w)^4 / 8, as Heun's: by 1e-6 at 0.05. Beyond its
-    # limit, 0.478, tsit5 grows by 1e-6 only at 0.594.
-    assert low == pytest.approx(getattr(scheme, f"{axis}_limit"), rel=0.01, abs=0.12)
+        low, high = (middle, high) if stable(middle) else (low, middle)
+    # Without a limit any step grows, if only by (h w)^4 / 8, as Heun's: by 1e-9 at 0.0095.
+    assert low == pytest.approx(getattr(scheme, f"{axis}_limit"), rel=0.01, abs=0.01)
 
 
 @schemes(SCHEMES)
