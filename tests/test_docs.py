@@ -64,6 +64,7 @@ from dataclasses import replace
 from keras import ops
 from keras_pde import geometry
 from keras_pde.attacks import PGD
+from keras_pde.checks import check_number
 from keras_pde.models._common import dense_logits, initializers, normalized_input
 from keras_pde.registry import register
 """
@@ -85,4 +86,7 @@ def test_contributing_components_work(additions):
     assert history["logit_penalty"][0] > 0
     result = additions["MomentumPGD"]("linf", 0.2, steps=5)(model, images, labels)
     assert result.success.any()
-    assert {"logit_penalty", "momentum", "linear"} <= {name for _, name in registry._entries}
+    block = kp.layers.ContinuousBlock(additions["Damping"](0.5), steps=8)
+    np.testing.assert_allclose(block(np.ones((1, 2), "float32")), np.exp(-0.5), rtol=1e-5)
+    components = {"logit_penalty", "momentum", "damping", "linear"}
+    assert components <= {name for _, name in registry._entries}
