@@ -5,6 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from integrator_cases import LIMITS
 
 from keras_pde import integrators
 
@@ -12,23 +13,6 @@ SCHEMES = [integrators.get(name) for name in integrators.names()]
 ONE_FIELD = [scheme for scheme in SCHEMES if not any(scheme.parts)]
 PAIRS = [scheme for scheme in SCHEMES if any(scheme.parts)]
 REVERSIBLE = [scheme for scheme in SCHEMES if scheme.reversible]
-
-# Largest h w on the imaginary axis and h m on the negative real axis, from the literature.
-LIMITS = {
-    "euler": (0, 2),
-    "midpoint": (0, 2),
-    "heun": (0, 2),
-    "ssp_rk3": (math.sqrt(3), 2.513),
-    "kutta3": (math.sqrt(3), 2.513),
-    "bosh3": (math.sqrt(3), 2.513),
-    "rk4": (2 * math.sqrt(2), 2.785),
-    "rk4_38": (2 * math.sqrt(2), 2.785),
-    "dopri5": (0.997, 3.307),
-    "tsit5": (0.478, 3.507),
-    "two_step_midpoint": (1, 0),
-    "symplectic_euler": (2, 0),
-    "verlet": (2, 0),
-}
 
 
 def schemes(which):

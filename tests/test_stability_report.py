@@ -6,6 +6,7 @@ import math
 import keras
 import numpy as np
 import pytest
+from integrator_cases import LIMITS
 from keras import ops
 
 from keras_pde import analysis, integrators, layers
@@ -13,21 +14,6 @@ from keras_pde.analysis import stability_report
 from keras_pde.analysis.stability_report import largest_step
 
 LINE = np.linspace(0, 1, 65)
-# Largest h w on the imaginary axis and h m on the negative real axis; 0 where no step is stable.
-LIMITS = {
-    "euler": (0, 2),
-    "heun": (0, 2),
-    "midpoint": (0, 2),
-    "ssp_rk3": (math.sqrt(3), 2.513),
-    "kutta3": (math.sqrt(3), 2.513),
-    "bosh3": (math.sqrt(3), 2.513),
-    "rk4": (2 * math.sqrt(2), 2.785),
-    "rk4_38": (2 * math.sqrt(2), 2.785),
-    "dopri5": (0.997, 3.307),
-    "two_step_midpoint": (1, 0),
-    "symplectic_euler": (2, 0),
-    "verlet": (2, 0),
-}
 
 
 def dense(kind, kernels, **kwargs):
