@@ -10,8 +10,6 @@ from integrator_cases import LIMITS
 from keras_pde import integrators
 
 SCHEMES = [integrators.get(name) for name in integrators.names()]
-ONE_FIELD = [scheme for scheme in SCHEMES if not any(scheme.parts)]
-PAIRS = [scheme for scheme in SCHEMES if any(scheme.parts)]
 REVERSIBLE = [scheme for scheme in SCHEMES if scheme.reversible]
 
 
