@@ -232,6 +232,24 @@ class _Scaled(layers.Layer):
         return -self.scale * x
 
 
+class _Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.block = ContinuousBlock(keras.Sequential([dense(), layers.BatchNormalization()]), 2)
+
+    def call(self, x):
+        return self.block(x)
+
+
+def test_subclassed_models_are_built_by_fit():
+    model = _Subclassed()
+    model.compile("sgd", "mse")
+    x = X[:, 0, 0]
+    assert np.isfinite(model.fit(x, x, verbose=0).history["loss"]).all()
+    first, second = ops.convert_to_numpy(model.block.rates[0].stacks[0])
+    assert np.abs(first - second).max() > 0.01
+
+
 def test_warns_where_a_grid_cuts_elements():
     with pytest.warns(UserWarning, match="6 steps cut the 4 elements"):
         built(dense(), steps=6, num_basis=4)

@@ -203,6 +203,10 @@ def _outside_of_graphs():
         import tensorflow as tf
 
         return tf.init_scope()
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.ensure_compile_time_eval()
     return contextlib.nullcontext()
 
 
