@@ -232,7 +232,7 @@ class _Scaled(layers.Layer):
         return -self.scale * x
 
 
-class _Subclassed(keras.Model):
+class Subclassed(keras.Model):
     def __init__(self):
         super().__init__()
         self.block = ContinuousBlock(keras.Sequential([dense(), layers.BatchNormalization()]), 2)
@@ -242,7 +242,7 @@ class _Subclassed(keras.Model):
 
 
 def test_subclassed_models_are_built_by_fit():
-    model = _Subclassed()
+    model = Subclassed()
     model.compile("sgd", "mse")
     x = X[:, 0, 0]
     assert np.isfinite(model.fit(x, x, verbose=0).history["loss"]).all()
