@@ -171,7 +171,7 @@ def report(name, rows, seconds, options, notes=()):
 
     Args:
         name: of the script.
-        rows: dicts with the keys what, target and measured.
+        rows: dicts with the keys what, target and measured; `where` for what others measured.
         seconds: name -> seconds a call, one number a round.
         options: the parsed command line.
         notes: sentences that say what was measured.
@@ -181,7 +181,10 @@ def report(name, rows, seconds, options, notes=()):
     version = machine[machine["backend"]]
     hardware = "{processor}, {cores} cores, {0} {1}, {date}".format(backend, version, **machine)
     lines = ["| what | target | measured | hardware, date |", "|---|---|---|---|"]
-    lines += ["| {what} | {target} | {measured} | ".format(**row) + f"{hardware} |" for row in rows]
+    lines += [
+        "| {what} | {target} | {measured} | {where} |".format(**{"where": hardware, **row})
+        for row in rows
+    ]
     lines += ["", *(f"- {note}" for note in notes)]
     times = [
         f"| {k} | {min(v):.4g} | {statistics.median(v):.4g} |" for k, v in seconds.items() if v
