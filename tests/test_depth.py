@@ -211,6 +211,20 @@ def test_exclusions_from_decay_are_carried_over():
     assert decayed == [i != 1 for i in range(len(decayed))]
 
 
+def test_refined_models_are_saved_with_their_optimizer(tmp_path):
+    model = network(steps=1)
+    model.compile(keras.optimizers.Adam(0.01), "mse")
+    model.fit(X, Y, epochs=2, verbose=0, callbacks=[callbacks.RefineDepth([1])])
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert int(loaded.optimizer.iterations) == 4
+    for one, other in zip(model.optimizer.variables, loaded.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(
+            ops.convert_to_numpy(one), ops.convert_to_numpy(other), err_msg=one.path
+        )
+    np.testing.assert_array_equal(predict(loaded), predict(model))
+
+
 def test_robust_training_with_averages_is_refined_too():
     model = network(steps=1)
     robust = RobustModel(model, objectives.Adversarial("l2", 0.1, bounds=None), average=0.9)

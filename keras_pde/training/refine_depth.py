@@ -71,6 +71,7 @@ def refine_in_training(model):
         transfers |= {position[id(v)]: transfer for v in stacks if id(v) in position}
     if model.optimizer.built:
         model.optimizer = slots.carried_over(model.optimizer, model.trainable_variables, transfers)
+        model._compile_config.config["optimizer"] = model.optimizer  # what `save` writes
     model.train_function = model.test_function = model.predict_function = None
     model.make_train_function()
 
