@@ -147,14 +147,13 @@ def _cost(operation, args, output):
 
 
 def _cost_of_block(block):
-    counts = []
+    total = 0
     for part, stacked in enumerate(block.rates):
         image = keras.KerasTensor((1, *stacked.shape[1:]), dtype=block.compute_dtype)
-        evaluations = block.steps * block.scheme.parts.count(part)
-        each = []
-        _counted(stacked.rate, each)(image)
-        counts.append(evaluations * sum(each))
-    return sum(counts)
+        counts = []
+        _counted(stacked.rate, counts)(image)
+        total += block.steps * block.scheme.parts.count(part) * sum(counts)
+    return total
 
 
 def _positions(layer, tensor):
