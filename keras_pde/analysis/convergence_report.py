@@ -181,7 +181,7 @@ def _row(model, scheme, steps, x, labels, batch_size, reference, before):
     )
 
 
-def _outcome(model, scheme, steps, x, batch_size, repeats=1):
+def _outcome(model, scheme, steps, x, batch_size, repeats=0):
     """`(state of the last block, outputs, blocks, seconds)`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of cut elements; rows say so
@@ -198,7 +198,7 @@ def _outcome(model, scheme, steps, x, batch_size, repeats=1):
             found = both.predict(x, batch_size=batch_size, verbose=0)
             taken.append(time.perf_counter() - began)
     state, outputs = found if isinstance(found, list) else (found, found)
-    return state, outputs, blocks, min(taken[1:])
+    return state, outputs, blocks, min(taken[1:] or taken)
 
 
 def _cells(row):
