@@ -3,16 +3,15 @@
 - A training step of an Euler `ContinuousBlock` with K = 8 against the same eight residual units,
   built one by one: 16 channels of 32x32 pixels, and 128 of 8x8; batch 32, forward and gradient.
 - Sixteen RK4 steps of one convolutional field (conv, tanh, conv; 16 channels, 32x32, batch 32),
-  forward and gradient, against torchdiffeq's `rk4` with backpropagation; and of one dense field
-  (64 to 256 to 64 units, batch 128) against torchdiffeq and diffrax (constant
-  steps, jit).
-- How long tracing takes with 4 and with 64 RK4 steps.
+  forward and gradient, against torchdiffeq's `rk4` with backpropagation and PyTorch's
+  `channels_last`, which is its faster layout; and of one dense field (64 to 256 to 64 units, batch
+  128) against torchdiffeq and diffrax (constant steps, jit).
+- How long tracing takes with 16, 64 and 256 RK4 steps.
 
-All on `--threads` threads. A peer that is not installed is left out:
-
-    pip install torch torchdiffeq diffrax    # builds for CPUs
+All on `--threads` threads. A peer that is not installed is left out.
 """
 
+import gc
 import os
 import time
 
@@ -86,18 +85,22 @@ def dense_field():
     return keras.Sequential([layers.Dense(256, activation="tanh"), layers.Dense(64)])
 
 
-def ours(field, shape, steps=STEPS):
-    """One RK4 block of constant weights."""
+def ours(field, shape):
+    """Sixteen RK4 steps of constant weights."""
+    step, x = compiled(field, shape, STEPS)
+    return lambda: step(x)[0].numpy()
+
+
+def compiled(field, shape, steps):
+    """Gradients by the state and the weights, as a `tf.function`, and a state."""
     import keras
+    import tensorflow as tf
 
     from keras_pde.layers import ContinuousBlock
 
     inputs = keras.Input(shape[1:])
     block = ContinuousBlock(field, steps, "rk4", num_basis=1)
-    import tensorflow as tf
-
     model = keras.Model(inputs, block(inputs))
-    x = tf.random.stateless_normal(shape, (0, 0))
 
     @tf.function
     def step(x):
@@ -106,7 +109,7 @@ def ours(field, shape, steps=STEPS):
             loss = tf.reduce_mean(tf.square(model(x, training=True)))
         return tape.gradient(loss, [x, *(v.value for v in model.trainable_variables)])
 
-    return lambda: step(x)[0].numpy()
+    return step, tf.random.stateless_normal(shape, (0, 0))
 
 
 def torchdiffeq(layers, shape):
@@ -114,16 +117,16 @@ def torchdiffeq(layers, shape):
     import torch
     from torchdiffeq import odeint
 
-    field = torch.nn.Sequential(*layers(torch.nn))
-    times = torch.linspace(0, 1, STEPS + 1)
-    x = torch.randn(shape, requires_grad=True)
+    layout = torch.channels_last if len(shape) == 4 else torch.contiguous_format
+    field = torch.nn.Sequential(*layers(torch.nn)).to(memory_format=layout)
+    x = torch.randn(shape).to(memory_format=layout).requires_grad_()
+    ends, options = torch.tensor([0.0, 1.0]), {"step_size": 1 / STEPS}
 
     def step():
-        y = odeint(lambda t, y: field(y), x, times[[0, -1]], method="rk4", options=options)[-1]
+        y = odeint(lambda t, y: field(y), x, ends, method="rk4", options=options)[-1]
         gradients = torch.autograd.grad(y.square().mean(), [x, *field.parameters()])
         return gradients[0].numpy()
 
-    options = {"step_size": 1 / STEPS}
     return step
 
 
@@ -136,33 +139,52 @@ def torch_dense(nn):
     return nn.Linear(64, 256), nn.Tanh(), nn.Linear(256, 64)
 
 
-def diffrax_dense(shape):
-    """Twice as many steps by the midpoint rule: as many evaluations. RK4 has no class there."""
+def diffrax_dense(shape, adjoint):
+    """`diffeqsolve` with the classical tableau, for which diffrax has no class of its own.
+
+    Args:
+        shape: of the state.
+        adjoint: name of diffrax' class. `RecursiveCheckpointAdjoint`, its default, computes part of
+            the steps again; `DirectAdjoint` keeps all of them, as our `memory="store"` does.
+    """
     import diffrax
     import jax
     import jax.numpy as jnp
+    import numpy as np
+
+    class RK4(diffrax.AbstractERK):
+        tableau = diffrax.ButcherTableau(
+            a_lower=(np.array([1 / 2]), np.array([0, 1 / 2]), np.array([0.0, 0, 1])),
+            b_sol=np.array([1 / 6, 1 / 3, 1 / 3, 1 / 6]),
+            b_error=np.zeros(4),
+            c=np.array([1 / 2, 1 / 2, 1]),
+        )
+        interpolation_cls = diffrax.ThirdOrderHermitePolynomialInterpolation.from_k
+
+        def order(self, terms):
+            return 4
 
     keys = jax.random.split(jax.random.PRNGKey(0), 3)
-    weights = [
-        jax.random.normal(keys[0], (64, 256)) / 8,
-        jax.random.normal(keys[1], (256, 64)) / 16,
-    ]
+    first, second = (jax.random.normal(key, (64, 256)) / 8 for key in keys[:2])
+    weights = (first, jnp.zeros(256), second.T / 2, jnp.zeros(64))
     x = jax.random.normal(keys[2], shape)
 
     def field(t, y, weights):
-        return jnp.tanh(y @ weights[0]) @ weights[1]
+        first, a, second, b = weights
+        return jnp.tanh(y @ first + a) @ second + b
 
     def loss(x, weights):
         solution = diffrax.diffeqsolve(
             diffrax.ODETerm(field),
-            diffrax.Midpoint(),
+            RK4(),
             t0=0.0,
             t1=1.0,
-            dt0=0.5 / STEPS,
+            dt0=1 / STEPS,
             y0=x,
             args=weights,
             stepsize_controller=diffrax.ConstantStepSize(),
-            max_steps=2 * STEPS + 1,
+            adjoint=getattr(diffrax, adjoint)(),
+            max_steps=STEPS,
         )
         return jnp.mean(jnp.square(solution.ys[-1]))
 
@@ -171,14 +193,12 @@ def diffrax_dense(shape):
 
 
 def tracing(steps):
-    """Seconds of the first call, which traces, for a convolutional field."""
-    step = ours(convolutional_field(), (BATCH, 32, 32, 16), steps)
+    """Seconds for the graph of the forward pass and the gradient, convolutional field."""
+    step, x = compiled(convolutional_field(), (BATCH, 32, 32, 16), steps)
+    gc.collect()  # what others have left would be collected in between
     began = time.perf_counter()
-    step()
-    first = time.perf_counter() - began
-    began = time.perf_counter()
-    step()
-    return first - (time.perf_counter() - began)
+    step.get_concrete_function(x)
+    return time.perf_counter() - began
 
 
 def installed(*names):
@@ -193,9 +213,9 @@ def main():
     options = arguments.parse_args()
     # Before TensorFlow and JAX start.
     os.environ["TF_NUM_INTRAOP_THREADS"] = str(options.threads)
-    os.environ["TF_NUM_INTEROP_THREADS"] = "1"
+    os.environ["TF_NUM_INTEROP_THREADS"] = str(options.threads)
     os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=" + str(options.threads > 1).lower()
-    rows, seconds, notes = [], {}, []
+    rows, seconds = [], {}
 
     def compare(what, callables, pairs):
         found = interleaved(callables, options.rounds)
@@ -221,24 +241,26 @@ def main():
         convolutional["torchdiffeq"] = torchdiffeq(torch_convolutional, (BATCH, 16, 32, 32))
         dense["torchdiffeq"] = torchdiffeq(torch_dense, (128, 64))
     if installed("jax", "diffrax"):
-        dense["diffrax, as many evaluations"] = diffrax_dense((128, 64))
+        for adjoint in ("RecursiveCheckpointAdjoint", "DirectAdjoint"):
+            dense[f"diffrax, {adjoint}"] = diffrax_dense((128, 64), adjoint)
     peers = [(peer, "ours", ">= 1.4") for peer in convolutional if peer != "ours"]
     compare(f"{STEPS} RK4 steps, convolutional field", convolutional, peers)
     peers = [(peer, "ours", ">= 1.2") for peer in dense if peer != "ours"]
     compare(f"{STEPS} RK4 steps, dense field", dense, peers)
-    traced = {steps: tracing(steps) for steps in (4, 64)}
-    rows.append(
-        {
-            "what": "tracing of 64 RK4 steps",
-            "target": "< 5 s",
-            "measured": f"{traced[64]:.2f} s (4 steps, written out: {traced[4]:.2f} s)",
-        }
-    )
-    notes.append(
+    for steps in (16, 64, 256):
+        rows.append(
+            {
+                "what": f"tracing of {steps} RK4 steps, convolutional field",
+                "target": "< 5 s",
+                "measured": f"{tracing(steps):.2f} s",
+            }
+        )
+    notes = [
         f"{options.threads} thread(s), batch {BATCH} (128 for dense fields), {options.rounds} "
         "rounds; forward pass and gradient, without an optimizer."
-    )
-    report("continuous", rows, seconds, options, notes)
+    ]
+    name = "continuous" if options.threads == 1 else f"continuous_{options.threads}_threads"
+    report(name, rows, seconds, options, notes)
 
 
 if __name__ == "__main__":
