@@ -1,7 +1,7 @@
 import numpy as np
 
 # Growth a step that is float rounding, no instability.
-_ROUNDING = 1e-6
+_ROUNDING = 1e-9
 
 
 class Scheme:
