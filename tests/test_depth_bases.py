@@ -4,6 +4,8 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from keras_pde import integrators
 from keras_pde.layers.continuous import bases
@@ -76,22 +78,29 @@ def test_projection_keeps_variances_positive():
         assert (bases.transfer(constant, 7, constant, count) >= 0).all()
 
 
+def check_elements(scheme, steps, count):
+    """floor(K (n + c) / N) in integers, c a multiple of 1/6, and the left limit at c = 1."""
+    nodes = integrators.get(scheme).nodes
+    rows = bases.rows(bases.get("constant"), count, steps, nodes)
+    assert rows.shape == (steps, len(nodes), count)
+    n = np.arange(steps)[:, None]
+    sixths = np.array([int(6 * c) for c in nodes])
+    last = -(-count * (n + 1) // steps) - 1
+    expected = np.where(sixths == 6, last, count * (6 * n + sixths) // (6 * steps))
+    np.testing.assert_array_equal(rows.argmax(-1), expected)
+    assert (rows.sum(-1) == 1).all()
+
+
 @pytest.mark.parametrize("scheme", ["euler", "rk4"])
 def test_every_stage_visits_its_element(scheme):
-    nodes = integrators.get(scheme).nodes
-    constant = bases.get("constant")
     for steps in range(1, 257):
-        for count in {steps, 98}:
-            rows = bases.rows(constant, count, steps, nodes)
-            assert rows.shape == (steps, len(nodes), count)
-            n = np.arange(steps)[:, None]
-            # floor(K (n + c) / N) in integers, c a multiple of 1/6, and the left limit at c = 1.
-            sixths = np.array([int(6 * c) for c in nodes])
-            expected = count * (6 * n + sixths) // (6 * steps)
-            last = -(-count * (n + 1) // steps) - 1
-            expected = np.where(sixths == 6, last, expected)
-            np.testing.assert_array_equal(rows.argmax(-1), expected)
-            assert (rows.sum(-1) == 1).all()
+        check_elements(scheme, steps, steps)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 256), st.integers(1, 256))
+def test_any_steps_visit_any_elements(steps, count):
+    check_elements("rk4", steps, count)
 
 
 @pytest.mark.parametrize(

@@ -192,7 +192,7 @@ def largest_step(scheme, spectrum) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if scheme.is_stable(middle * directions) else (low, middle)
     # Growth that begins with the smallest step passes for rounding there: h w = 0.009 with Heun's
-    # method makes 1 + 8e-10. At half the step it has not vanished, as it has where there is a limit.
+    # method makes 1 + 8e-10. At half the step it is still there, unlike where there is a limit.
     vanishes = scheme.amplification(low / 2 * directions).max() - 1 < 1e-12
     return float(low / radius) if vanishes else 0.0
 
