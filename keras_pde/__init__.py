@@ -1,6 +1,6 @@
 """keras_pde: stable and robust networks for Keras 3, from differential equations."""
 
-from keras_pde import analysis, attacks, data, layers, models, recipes
+from keras_pde import analysis, attacks, data, layers, models, optimizers, recipes
 from keras_pde.evaluation import Report, evaluate
 from keras_pde.hub import list_models, load_model, save_model
 from keras_pde.odeint import odeint
@@ -22,6 +22,7 @@ __all__ = [
     "models",
     "objectives",
     "odeint",
+    "optimizers",
     "recipes",
     "save_model",
 ]

@@ -25,7 +25,7 @@ STEPS = [
     {"training"},
     {"attacks"},
     {"models"},
-    {"layers", "odeint"},
+    {"layers", "odeint", "optimizers"},
     {"data", "geometry", "autodiff", "compiled", "integrators"},
     {"noise", "checks", "environment", "units"},
     {"registry"},
@@ -93,6 +93,7 @@ def test_public_names():
         "models",
         "objectives",
         "odeint",
+        "optimizers",
         "recipes",
         "save_model",
     }

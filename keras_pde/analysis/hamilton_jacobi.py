@@ -1,0 +1,164 @@
+"""What the optimizers of the Hamilton-Jacobi family compute, exactly, in one dimension.
+
+With time t = 1 / scope and inverse temperature beta = 1 / temperature the local entropy
+
+    u(x, t) = -(1 / beta) log E exp(-beta f(y)),  y ~ N(x, t / beta),
+
+solves the viscous Hamilton-Jacobi equation u_t + u_x^2 / 2 = u_xx / (2 beta), u(x, 0) = f(x) (Cole
+and Hopf). Without viscosity, beta to infinity, it becomes the Moreau envelope (Hopf and Lax)
+
+    u(x, t) = min_y f(y) + (x - y)^2 / (2 t).
+
+`f` is a function of NumPy arrays of any shape throughout; x is an array or a number.
+
+Source: Chaudhari, Oberman, Osher, Soatto and Carlier, "Deep relaxation: partial differential
+equations for optimizing deep neural networks", 2018 (arXiv 1704.04932).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import integrate, special
+
+# The Gaussian weight beyond that many standard deviations is below rounding.
+_REACH, _POINTS = 9.0, 4001
+
+
+@dataclass(frozen=True)
+class LocalEntropy:
+    """`local_entropy`: arrays of the shape of x.
+
+    Attributes:
+        value: u(x, t).
+        slope: u_x(x, t) = (x - mean) / t.
+        mean: of y under the Gibbs law exp(-beta f(y) - beta (x - y)^2 / (2 t)).
+        variance: of y under it; u_xx = (1 - beta variance / t) / t.
+    """
+
+    value: np.ndarray
+    slope: np.ndarray
+    mean: np.ndarray
+    variance: np.ndarray
+
+
+def local_entropy(f, x, t, beta) -> LocalEntropy:
+    """The viscous solution by quadrature.
+
+    Args:
+        t: above 0.
+        beta: above 0.
+    """
+    x = np.asarray(x, "float64")
+    deviation = np.sqrt(t / beta)
+    z = np.linspace(-_REACH, _REACH, _POINTS)
+    y = x[..., None] + deviation * z
+    weights = np.exp(-(z**2) / 2)
+    exponent = -beta * f(y)
+    norm = special.logsumexp(exponent, axis=-1, b=weights)
+    gibbs = weights * np.exp(exponent - norm[..., None])
+    mean = (gibbs * y).sum(-1)
+    variance = (gibbs * (y - mean[..., None]) ** 2).sum(-1)
+    value = -(norm - np.log(weights.sum())) / beta
+    return LocalEntropy(value, (x - mean) / t, mean, variance)
+
+
+def sampled_slope(f, x, t, beta, samples=10_000, seed=0):
+    """u_x by importance sampling, for points of any dimension and without derivatives.
+
+    y ~ N(x, t / beta) with weights exp(-beta f(y)): (x - E[y w] / E[w]) / t. The error is of the
+    order of 1 / sqrt(samples), and large where f varies by many temperatures.
+
+    Source: Heaton, Wu Fung and Osher, "Global solutions to nonconvex problems by evolution of
+    Hamilton-Jacobi PDEs", 2022 (arXiv 2202.11014).
+
+    Args:
+        f: function of an array `(samples, dimension)`, which gives `(samples,)`.
+        x: point `(dimension,)`.
+    """
+    x = np.asarray(x, "float64")
+    z = np.random.default_rng(seed).normal(size=(samples, *x.shape))
+    y = x + np.sqrt(t / beta) * z
+    weights = special.softmax(-beta * f(y))
+    return (x - weights @ y) / t
+
+
+def hopf_lax(f, x, t, y):
+    """The solution without viscosity, and its proximal points, over candidates y.
+
+    Args:
+        y: array of candidates, a fine grid around the x. The error is of the order of the square of
+            its spacing.
+
+    Returns:
+        (u, y*) of the shape of x.
+    """
+    x = np.asarray(x, "float64")
+    costs = f(y) + (x[..., None] - y) ** 2 / (2 * t)
+    best = costs.argmin(-1)
+    return np.take_along_axis(costs, best[..., None], -1)[..., 0], y[best]
+
+
+def heat(f, x, t, beta):
+    """E f(y), y ~ N(x, t / beta): the heat equation's solution, by quadrature."""
+    x = np.asarray(x, "float64")
+    z = np.linspace(-_REACH, _REACH, _POINTS)
+    weights = np.exp(-(z**2) / 2)
+    return (f(x[..., None] + np.sqrt(t / beta) * z) * weights).sum(-1) / weights.sum()
+
+
+def finite_differences(f, x, t, beta=np.inf):
+    """The solution at time t on a grid, by finite differences: Godunov's upwind Hamiltonian.
+
+    First order in the spacing; slopes beyond the ends are those at the ends.
+
+    Args:
+        x: equidistant grid.
+        beta: above 0; infinite for no viscosity.
+    """
+    x = np.asarray(x, "float64")
+    spacing = x[1] - x[0]
+
+    def derivative(_, u):
+        slopes = np.diff(u) / spacing
+        left, right = np.append(slopes[0], slopes), np.append(slopes, slopes[-1])
+        upwind = np.maximum(np.maximum(left, 0) ** 2, np.minimum(right, 0) ** 2)
+        return -upwind / 2 + (right - left) / spacing / (2 * beta)
+
+    method = "BDF" if np.isfinite(beta) else "RK23"
+    options = {"lband": 1, "uband": 1} if False else {}
+    return integrate.solve_ivp(derivative, (0, t), f(x), method, **options).y[:, -1]
+
+
+def improvement(a, v, time, start, noise):
+    """Expected improvement by control, in closed form, for quadratics.
+
+    For dX = -a X ds - alpha ds + sqrt(noise) dW from `start`, with the final cost v X^2 / 2, the
+    optimal control is alpha = u_x of the Hamilton-Jacobi-Bellman equation, and
+
+        E V(X with control) <= E V(X without) - (1 / 2) E int alpha^2 ds.
+
+    Args:
+        a, v: curvatures of the loss and of the final cost, above 0.
+        time: above 0.
+        start: X at the beginning.
+        noise: variance per unit of time.
+
+    Returns:
+        `(E V without control, E V with control, E int alpha^2 ds)`.
+    """
+
+    def P(tau):
+        decay = np.exp(-2 * a * tau)
+        return 2 * a * v * decay / (2 * a + v * (1 - decay))
+
+    decay = np.exp(-2 * a * time)
+    free = v / 2 * (start**2 * decay + noise * (1 - decay) / (2 * a))
+
+    # With control the second moment s satisfies s' = -2 (a + P(time - r)) s + noise.
+    def moments(r, values):
+        s, _ = values
+        gain = P(time - r)
+        return [-2 * (a + gain) * s + noise, gain**2 * s]
+
+    end = integrate.solve_ivp(moments, (0, time), [start**2, 0.0], rtol=1e-11, atol=1e-13).y[:, -1]
+    return free, v / 2 * end[0], end[1]

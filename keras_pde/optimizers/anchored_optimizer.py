@@ -1,0 +1,145 @@
+from dataclasses import dataclass
+from typing import Any
+
+from keras import ops
+
+from keras_pde import noise
+from keras_pde.optimizers.cyclic_optimizer import CyclicOptimizer
+from keras_pde.optimizers.replicas import dense
+
+
+@dataclass(frozen=True)
+class Step:
+    """What an inner step may read: tensors of one variable's shape.
+
+    Attributes:
+        y: the weights, at which the gradient was taken.
+        x: their anchor.
+        gradient: of the batch's loss, clipped, and summed over replicas.
+        memory: name -> value of the slots.
+        cycle: scalar, how many outer steps there have been.
+        normal: function without arguments that returns standard normal numbers.
+    """
+
+    y: Any
+    x: Any
+    gradient: Any
+    memory: dict
+    cycle: Any
+    normal: Any
+
+
+class AnchoredOptimizer(CyclicOptimizer):
+    """Base class: L steps of the model's weights y around an anchor x, then one step of x.
+
+    Each batch makes an inner step,
+
+        y, memory <- inner_step(y, x, gradient, memory),
+
+    and every L-th one ends its cycle with an outer step, from which the next begins:
+
+        x, memory <- outer_step(x, memory, learning_rate),    y <- x.
+
+    A cycle takes its anchor from the model when it begins: weights that were set in between are
+    respected.
+
+    `weight_decay` is decoupled: weights shrink by their share `weight_decay * inner_learning_rate`
+    an inner step, whatever the outer learning rate. `use_ema` averages the anchors, once a cycle.
+    Clipping is of the batch's gradient.
+
+    Attributes:
+        inner_learning_rate: of the inner steps; None where they have none: `weight_decay` is then
+            part of the outer step.
+
+    Args:
+        learning_rate: of the outer step; a float, a schedule, or a function without arguments.
+        inner_steps: L, at least 1.
+        evaluation_weights: `"anchor"`, or what the subclass offers.
+        seed: integer, of the noise.
+        **kwargs: of `CyclicOptimizer`.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    inner_learning_rate = None
+
+    def __init__(self, learning_rate, inner_steps, evaluation_weights="anchor", seed=0, **kwargs):
+        super().__init__(learning_rate, inner_steps, evaluation_weights, **kwargs)
+        self.seed = seed
+
+    @property
+    def memory(self):
+        """Names of the slots beside the anchor, each as large as the weights."""
+        return ()
+
+    def begin(self, x, gradient):
+        """What of the memory starts anew with each cycle: name -> value."""
+        return {}
+
+    def inner_step(self, step):
+        """The weights after one more batch, and the memory that has changed: name -> value."""
+        raise NotImplementedError
+
+    def outer_step(self, x, memory, learning_rate):
+        """The next anchor, and the memory that has changed: name -> value."""
+        raise NotImplementedError
+
+    def build(self, variables):
+        if self.built:
+            return
+        super().build(variables)
+        self._anchors = self.add_optimizer_variables(variables, "anchor")
+        self._memories = {
+            name: self.add_optimizer_variables(variables, name) for name in self.memory
+        }
+
+    def update_step(self, gradient, variable, learning_rate):
+        index, dtype = self._get_variable_index(variable), variable.dtype
+        rate, gradient = ops.cast(learning_rate, dtype), ops.cast(dense(gradient), dtype)
+        phase = self.phase
+        first, last = ops.equal(phase, 0), ops.equal(phase, self.inner_steps - 1)
+        decay = self.weight_decay if self._use_weight_decay(variable) else None
+
+        y = ops.convert_to_tensor(variable)
+        x = ops.where(first, y, self._anchors[index])
+        memory = {name: ops.convert_to_tensor(slot[index]) for name, slot in self._memories.items()}
+        for name, value in self.begin(x, gradient).items():
+            memory[name] = ops.where(first, value, memory[name])
+
+        if decay and self.inner_learning_rate:
+            y = y * (1 - decay * self.inner_learning_rate)
+
+        def normal():
+            return noise.normal_at(self.seed, self.iterations, index, variable.shape, dtype)
+
+        y, changed = self.inner_step(Step(y, x, gradient, memory, self.cycle, normal))
+        memory |= changed
+        x_next, changed = self.outer_step(x, memory, rate)
+        memory |= {name: ops.where(last, new, memory[name]) for name, new in changed.items()}
+        if decay and not self.inner_learning_rate:
+            x_next = x_next - decay * rate * x
+
+        self.assign(variable, ops.where(last, x_next, y))
+        self.assign(self._anchors[index], ops.where(last, x_next, x))
+        for name, slot in self._memories.items():
+            self.assign(slot[index], memory[name])
+        if self.use_ema:
+            average = self._model_variables_moving_average[index]
+            momentum = ops.where(ops.equal(self.cycle, 0), 0.0, self.ema_momentum)
+            later = x_next + ops.cast(momentum, dtype) * (average - x_next)
+            self.assign(average, ops.where(last, later, average))
+
+    def _apply_weight_decay(self, variables):
+        """Is part of `update_step`, since the base class would use the outer learning rate."""
+
+    def _update_model_variables_moving_average(self, trainable_variables):
+        """Is part of `update_step`, since the base class would average y."""
+
+    def evaluation_values(self):
+        slots = self._anchors if self.evaluation_weights == "anchor" else self._memories["mean"]
+        pairs = zip(self._trainable_variables, slots, strict=True)
+        return [ops.where(ops.equal(self.phase, 0), value, slot) for value, slot in pairs]
+
+    def get_config(self):
+        return {**super().get_config(), "seed": self.seed}

@@ -1,0 +1,81 @@
+import keras
+from keras import ops
+
+from keras_pde.checks import check_count
+from keras_pde.registry import unknown_name
+
+
+class CyclicOptimizer(keras.optimizers.Optimizer):
+    """Base class of optimizers that work in cycles of several batches.
+
+    Each call of `apply`, so each batch of `fit`, is one step of a cycle. There are no branches:
+    masks of the phase choose what a step does, which is legal in compiled loops, under
+    `MirroredStrategy` and in JAX's stateless calls. All state lies in tracked variables, so a saved
+    training goes on from the middle of a cycle, with the same noise.
+
+    Within a cycle the model holds other weights than those that should be evaluated. At the end of
+    `fit` it holds the latter, and the next `fit` begins a cycle. Validation and checkpoints at the
+    end of an epoch see them if `inner_steps` divides the batches of an epoch, and with
+    `keras_pde.callbacks.EvaluationWeights` in any case.
+
+    Learning-rate schedules count batches.
+
+    Args:
+        learning_rate: as in `keras.optimizers.Optimizer`.
+        inner_steps: L, the batches of a cycle, at least 1.
+        evaluation_weights: one of the class attribute `evaluation_choices`.
+        **kwargs: of `keras.optimizers.Optimizer`; not `ema_overwrite_frequency`.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    evaluation_choices = ("anchor",)
+
+    def __init__(self, learning_rate, inner_steps, evaluation_weights="anchor", **kwargs):
+        if kwargs.get("ema_overwrite_frequency"):
+            raise ValueError(
+                "Received ema_overwrite_frequency, which would move the weights away from their "
+                "anchor within a cycle; expected None. `use_ema` averages what a cycle ends with, "
+                "and `keras.callbacks.SwapEMAWeights` evaluates the average."
+            )
+        super().__init__(learning_rate=learning_rate, **kwargs)
+        self.inner_steps = check_count(inner_steps, "inner_steps")
+        if evaluation_weights not in self.evaluation_choices:
+            raise unknown_name("evaluation_weights", evaluation_weights, self.evaluation_choices)
+        self.evaluation_weights = evaluation_weights
+
+    def build(self, variables):
+        if self.built:
+            return
+        super().build(variables)
+        self._origin = self.add_variable((), dtype=self._iterations.dtype, name="cycle_origin")
+
+    @property
+    def phase(self):
+        """Which step of its cycle comes next, from 0: an integer tensor."""
+        return ops.mod(self.iterations - self._origin, self.inner_steps)
+
+    @property
+    def cycle(self):
+        """How many cycles have ended: an integer tensor, constant within a cycle."""
+        L = self.inner_steps
+        before = ops.floor_divide(self._origin, L)
+        return before + ops.floor_divide(self.iterations - self._origin, L)
+
+    def evaluation_values(self):
+        """The weights to evaluate: one tensor a trainable variable."""
+        raise NotImplementedError
+
+    def finalize_variable_values(self, var_list):
+        """Ends the cycle with the evaluation weights, or the moving average, in the model."""
+        for variable, value in zip(
+            self._trainable_variables, self.evaluation_values(), strict=True
+        ):
+            variable.assign(value)
+        self._origin.assign(self.iterations)
+        super().finalize_variable_values(var_list)
+
+    def get_config(self):
+        names = ("inner_steps", "evaluation_weights")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}

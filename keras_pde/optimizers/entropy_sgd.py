@@ -1,0 +1,144 @@
+import math
+
+from keras import ops
+
+from keras_pde.checks import check_number
+from keras_pde.optimizers.anchored_optimizer import AnchoredOptimizer
+from keras_pde.registry import register
+
+
+@register(
+    "optimizer",
+    "entropy_sgd",
+    learning_rate=0.9,
+    inner_learning_rate=0.05,
+    inner_steps=3,
+    scope=0.1,
+    scope_growth=0.01,
+    average_weight=0.6,
+    temperature=1e-4,
+    momentum=0.5,
+    inner_momentum=0.4,
+)
+class EntropySGD(AnchoredOptimizer):
+    """Entropy-SGD: gradient descent on the local entropy of the loss, which is low in wide valleys.
+
+    L steps of Langevin dynamics explore the neighbourhood of the anchor x,
+
+        d = grad f(y) + scope (y - x),
+        y <- y - inner_learning_rate d + sqrt(2 inner_learning_rate temperature) N(0, I),
+        mean <- (1 - average_weight) mean + average_weight y,
+
+    each on another batch, then x follows their mean, an estimate of the gradient of
+
+        u(x) = -temperature log E exp(-f(y) / temperature),  y ~ N(x, temperature / scope):
+
+        x <- x - learning_rate (x - mean),    scope <- scope (1 + scope_growth).
+
+    Time in the Hamilton-Jacobi equation of u is 1 / scope. With `inner_steps=1`,
+    `average_weight=1` and no noise this is SGD with rate `inner_learning_rate`; with `scope=0` and
+    `average_weight=1` it is Lookahead.
+
+    Sources: Chaudhari et al., "Entropy-SGD: biasing gradient descent into wide valleys", ICLR 2017
+    (arXiv 1611.01838), algorithm 1; Chaudhari, Oberman, Osher, Soatto and Carlier, "Deep
+    relaxation", 2018 (arXiv 1704.04932). Of the printed outer step the factor scope is left out, as
+    the authors do. The published codes differ from it: they weigh the new sample with 0.25, and
+    theirs in PyTorch never changes the scope. Deviations: with momentum, the elastic force goes
+    through it (as in the authors' later code), and the inner one starts anew in each cycle.
+
+    Independent reproductions find it on a par with SGD for convolutional networks at the same
+    number of gradients. At the paper's noise, 1e-4 to 1e-3, the temperature is 5e-9 to 5e-7: then
+    u is the Moreau envelope of the loss, whose minima are those of the loss itself; wide valleys
+    are preferred only at temperatures comparable with differences of the loss.
+
+    Args:
+        learning_rate: of the outer step, a share of the way to the mean; what schedules change.
+        inner_learning_rate: of the inner steps, in the units of other optimizers' learning rates.
+        inner_steps: L, at least 1; the paper has 5 to 20. Epochs of `fit` are effective epochs: all
+            batches count, as they do for other optimizers.
+        scope: gamma, at least 0: how strongly y is drawn to x.
+        scope_growth: gamma_1, at least 0, a cycle.
+        average_weight: alpha, in (0, 1]: of the new sample in the mean.
+        temperature: at least 0, in units of the loss. `thermal_noise=epsilon`, the paper's, may be
+            given instead: the temperature is epsilon^2 / 2.
+        momentum: of the outer step, in [0, 1), Nesterov's.
+        inner_momentum: of the inner steps, in [0, 1), Nesterov's.
+        seed: integer, of the noise.
+        **kwargs: of `AnchoredOptimizer`.
+
+    Raises:
+        ValueError: an argument is out of range, or both temperature and noise are given.
+
+    Example:
+
+    >>> model.compile(kp.optimizers.EntropySGD(inner_learning_rate=0.1), loss)
+    """
+
+    evaluation_choices = ("anchor", "mean")
+
+    def __init__(
+        self,
+        learning_rate=1.0,
+        inner_learning_rate=0.1,
+        inner_steps=20,
+        scope=1e-4,
+        scope_growth=1e-3,
+        average_weight=0.75,
+        temperature=0.0,
+        momentum=0.0,
+        inner_momentum=0.0,
+        **kwargs,
+    ):
+        if "thermal_noise" in kwargs:
+            thermal_noise = check_number(kwargs.pop("thermal_noise"), "thermal_noise", least=0)
+            if temperature:
+                raise ValueError(
+                    f"Received temperature={temperature!r} and thermal_noise={thermal_noise!r}; "
+                    "expected one of them: temperature = thermal_noise^2 / 2."
+                )
+            temperature = thermal_noise**2 / 2
+        super().__init__(learning_rate, inner_steps, **kwargs)
+        self.inner_learning_rate = check_number(inner_learning_rate, "inner_learning_rate", above=0)
+        self.scope = check_number(scope, "scope", least=0)
+        self.scope_growth = check_number(scope_growth, "scope_growth", least=0)
+        self.average_weight = check_number(average_weight, "average_weight", above=0, most=1)
+        self.temperature = check_number(temperature, "temperature", least=0)
+        self.momentum = check_number(momentum, "momentum", least=0, most=1)
+        self.inner_momentum = check_number(inner_momentum, "inner_momentum", least=0, most=1)
+
+    @property
+    def memory(self):
+        moving = {"velocity": self.inner_momentum, "outer_velocity": self.momentum}
+        return ("mean", *(name for name, momentum in moving.items() if momentum))
+
+    def begin(self, x, gradient):
+        restarted = {"mean": x, "velocity": ops.zeros_like(x)}
+        return {name: value for name, value in restarted.items() if name in self.memory}
+
+    def inner_step(self, step):
+        rate = self.inner_learning_rate
+        growth = math.log1p(self.scope_growth) * ops.cast(step.cycle, step.y.dtype)
+        force = self.scope * ops.exp(growth) * (step.y - step.x)
+        d, changed = nesterov(step.gradient + force, step.memory, "velocity", self.inner_momentum)
+        y = step.y - rate * d
+        if self.temperature:
+            y = y + math.sqrt(2 * rate * self.temperature) * step.normal()
+        mean = step.memory["mean"]
+        return y, {"mean": mean + self.average_weight * (y - mean), **changed}
+
+    def outer_step(self, x, memory, learning_rate):
+        d, changed = nesterov(x - memory["mean"], memory, "outer_velocity", self.momentum)
+        return x - learning_rate * d, changed
+
+    def get_config(self):
+        names = ("inner_learning_rate", "scope", "scope_growth", "average_weight", "temperature")
+        names += ("momentum", "inner_momentum")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+def nesterov(d, memory, name, momentum):
+    """The direction with Nesterov's momentum, and the velocity that has changed, if there is."""
+    if not momentum:
+        return d, {}
+    velocity = momentum * memory[name] + d
+    return d + momentum * velocity, {name: velocity}

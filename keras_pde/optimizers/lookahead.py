@@ -1,0 +1,75 @@
+from keras import ops
+
+from keras_pde.checks import check_number
+from keras_pde.optimizers import replicas
+from keras_pde.optimizers.wrapper_optimizer import WrapperOptimizer
+from keras_pde.registry import register
+
+
+@register("optimizer", "lookahead", inner="adam", sync_period=3, slow_step_size=0.6)
+class Lookahead(WrapperOptimizer):
+    """Lookahead: k fast steps of any optimizer, then slow weights go a part of the way.
+
+        x <- x + slow_step_size (y - x),    y <- x
+
+    after every k steps of y. This is Entropy-SGD without force, noise and mean, and with any
+    optimizer inside.
+
+    Source: Zhang, Lucas, Hinton and Ba, "Lookahead optimizer: k steps forward, 1 step back",
+    NeurIPS 2019 (arXiv 1907.08610). The inner optimizer's memory is kept at the synchronisation.
+
+    Args:
+        inner: the fast optimizer, its name, or its config.
+        sync_period: k, at least 1.
+        slow_step_size: in (0, 1].
+        name: of the optimizer.
+
+    Raises:
+        ValueError: an argument is out of range, or the inner optimizer cannot be wrapped.
+
+    Example:
+
+    >>> model.compile(kp.optimizers.Lookahead(keras.optimizers.Adam(1e-3)), loss)
+    """
+
+    def __init__(self, inner="sgd", sync_period=5, slow_step_size=0.5, name=None):
+        super().__init__(inner, sync_period, name=name)
+        self.sync_period = self.inner_steps
+        self.slow_step_size = check_number(slow_step_size, "slow_step_size", above=0, most=1)
+
+    def build(self, variables):
+        if self.built:
+            return
+        super().build(variables)
+        self._anchors = self.add_optimizer_variables(variables, "anchor")
+
+    def step(self, gradients, variables):
+        phase = self.phase
+        first, last = ops.equal(phase, 0), ops.equal(phase, self.inner_steps - 1)
+
+        def before(y):
+            anchor = self._anchors[self._get_variable_index(y)]
+            self.assign(anchor, ops.where(first, y, anchor))
+
+        def after(y):
+            anchor = self._anchors[self._get_variable_index(y)]
+            slow = anchor + self.slow_step_size * (y - anchor)
+            self.assign(y, ops.where(last, slow, y))
+            self.assign(anchor, ops.where(last, slow, anchor))
+
+        replicas.update(self, before, variables)
+        self.inner.apply(gradients, variables)
+        replicas.update(self, after, variables)
+
+    def evaluation_values(self):
+        at_rest = ops.equal(self.phase, 0)
+        pairs = zip(self._trainable_variables, self._anchors, strict=True)
+        return [ops.where(at_rest, value, anchor) for value, anchor in pairs]
+
+    def get_config(self):
+        return {
+            "inner": super().get_config()["inner"],
+            "sync_period": self.sync_period,
+            "slow_step_size": self.slow_step_size,
+            "name": self.name,
+        }

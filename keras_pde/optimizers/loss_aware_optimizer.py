@@ -1,0 +1,126 @@
+import keras
+from keras import ops
+
+from keras_pde.checks import check_number
+from keras_pde.optimizers import replicas
+
+
+class LossAwareOptimizer(keras.optimizers.Optimizer):
+    """Base class of optimizers whose rate depends on the loss, in plain `compile` and `fit`.
+
+    Keras hands the loss to `scale_loss` before it takes the gradient; it is kept until the step. On
+    several replicas each keeps its own; losses and gradients are summed before anything is made of
+    them. Subclasses say what rate follows from the whole batch's loss, penalties included, and its
+    gradients after clipping. The step is
+
+        v <- momentum v + (1 - momentum) g,    w <- w - rate v,
+
+    with Nesterov's extrapolation if asked for; `weight_decay` is decoupled and acts with the rate.
+
+    A batch whose loss or gradient is not finite changes nothing and is counted in `skipped`.
+
+    Where gradients come from a loop of one's own, pass the loss through `scale_loss` first.
+
+    Attributes:
+        last_rate: rate of the last step, a scalar variable, once the optimizer is built.
+        skipped: how many batches were left out, an integer variable.
+
+    Args:
+        learning_rate: the largest rate, a float, a schedule or a function without arguments.
+        momentum: in [0, 1].
+        nesterov: whether to extrapolate.
+        **kwargs: of `keras.optimizers.Optimizer`; not `gradient_accumulation_steps`.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    def __init__(self, learning_rate, momentum=0.0, nesterov=False, **kwargs):
+        if kwargs.get("gradient_accumulation_steps"):
+            raise ValueError(
+                "Received gradient_accumulation_steps, with which a step would see the loss of its "
+                "last batch only; expected None. `keras_pde.optimizers.SAGD` accumulates batches."
+            )
+        super().__init__(learning_rate=learning_rate, **kwargs)
+        self.momentum = check_number(momentum, "momentum", least=0, most=1)
+        self.nesterov = nesterov
+        self._losses = {}  # by replica
+
+    def rate(self, loss, gradients, variables):
+        """The step's rate before the cap, a scalar. It may assign to scalars of `add_scalar`."""
+        raise NotImplementedError
+
+    def build(self, variables):
+        if self.built:
+            return
+        super().build(variables)
+        self._scalars = []
+        self.last_rate = self.add_scalar("last_rate")
+        self.skipped = self.add_scalar("skipped", dtype="int32")
+        if self.momentum:
+            self._velocities = self.add_optimizer_variables(variables, "velocity")
+
+    def add_scalar(self, name, value=0.0, dtype="float32"):
+        """A scalar variable that all replicas share, and that a batch left out does not change."""
+        start = keras.initializers.Constant(value)
+        scalar = self.add_variable((), start, dtype, "only_first_replica", name=name)
+        self._scalars.append(scalar)
+        return scalar
+
+    def scale_loss(self, loss):
+        self._losses[replicas.number()] = ops.stop_gradient(loss)
+        return super().scale_loss(loss)
+
+    def update_step(self, gradient, variable, learning_rate, active=True):
+        rate, g = ops.cast(learning_rate, variable.dtype), ops.cast(gradient, variable.dtype)
+        if self.momentum:
+            velocity = self._velocities[self._get_variable_index(variable)]
+            v = velocity + (1 - self.momentum) * (g - velocity)
+            self.assign(velocity, ops.where(active, v, velocity))
+            g = v + (1 - self.momentum) * (g - v) if self.nesterov else v
+        if self.weight_decay and self._use_weight_decay(variable):
+            g = g + self.weight_decay * variable
+        self.assign_sub(variable, rate * g)
+
+    def _apply_weight_decay(self, variables):
+        """Is part of `update_step`, since the base class would use the largest rate."""
+
+    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+        loss = self._losses.pop(replicas.number(), None)
+        if loss is None:
+            raise ValueError(
+                f"{type(self).__name__} has not seen the loss of this step. Under "
+                "`mixed_float16` wrap it in `keras_pde.optimizers.LossScaleOptimizer`, since that "
+                "of Keras hides the loss; it cannot be part of a `MultiOptimizer`. In a custom "
+                "loop call `loss = optimizer.scale_loss(loss)` before the gradient is taken."
+            )
+        loss = replicas.summed(loss)
+        grads = replicas.summed_gradients(self, grads, trainable_variables)
+        grads, rate = self._judged(loss, grads, trainable_variables, learning_rate)
+
+        def step(variable, gradient, rate):
+            self.update_step(gradient, variable, rate)
+
+        replicas.update(self, step, trainable_variables, grads, [rate] * len(grads))
+
+    def _judged(self, loss, gradients, variables, most):
+        """The gradients and the rate; zeros if something is not finite."""
+        loss = ops.cast(loss, "float32")
+        finite = ops.logical_and(ops.isfinite(loss), ops.isfinite(squared_norm(gradients)))
+        before = [ops.copy(scalar) for scalar in self._scalars]
+        wanted = self.rate(loss, gradients, variables)
+        self.last_rate.assign(ops.clip(wanted, 0.0, ops.cast(most, "float32")))
+        for scalar, old in zip(self._scalars, before, strict=True):
+            scalar.assign(ops.where(finite, scalar, old))
+        self.skipped.assign_add(ops.cast(ops.logical_not(finite), "int32"))
+        rate = ops.where(finite, self.last_rate, 0.0)
+        return [ops.where(finite, g, ops.zeros_like(g)) for g in gradients], rate
+
+    def get_config(self):
+        own = {"momentum": self.momentum, "nesterov": self.nesterov}
+        return {**super().get_config(), **own}
+
+
+def squared_norm(tensors):
+    """Sum of the squares of all entries, in float32."""
+    return sum(ops.sum(ops.square(ops.cast(x, "float32"))) for x in tensors)

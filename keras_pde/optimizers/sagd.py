@@ -1,0 +1,146 @@
+from keras import ops
+
+from keras_pde.checks import check_count, check_number
+from keras_pde.optimizers.batch_rules import RULES
+from keras_pde.optimizers.loss_aware_optimizer import LossAwareOptimizer, squared_norm
+from keras_pde.registry import register, unknown_name
+
+
+@register(
+    "optimizer",
+    "sagd",
+    learning_rate=0.05,
+    rule="cabs",
+    theta=2.0,
+    f_star=-0.1,
+    smallest=3,
+    largest=5,
+    decay=0.5,
+)
+class SAGD(LossAwareOptimizer):
+    """Stochastic adaptive gradient descent: SGD that adapts its batch size to the noise.
+
+    Gradients of m batches of `fit` are averaged into one step, and m follows from their scatter by
+    a rule. The shapes of a training step never change, so nothing is compiled again.
+
+    With V the variance of a batch's gradient, h the learning rate:
+
+    - `"salr"`: m = h V / (theta (f - f*) - h |grad f|^2), the batch with which h is Polyak's rate
+      (`SALR`), theta = 2;
+    - `"norm_test"`: m = V / (theta^2 |grad f|^2), theta = 1 (Byrd, Chin, Nocedal and Wu, 2012);
+    - `"cabs"`: m = theta h V / (f - f*), theta = 1 (Balles, Romero and Hennig, 2017);
+    - `"noise_scale"`: m = theta V / |grad f|^2, theta = 1 (McCandlish et al., 2018).
+
+    V and |grad f|^2 are unbiased estimates from the m batches; running means of them and of the
+    loss over steps, numerators and denominators apart, enter the rule.
+
+    Source: Prazeres and Oberman, "Stochastic gradient descent with Polyak's learning rate", J. Sci.
+    Comput. 89:25, 2021 (arXiv 1903.08688).
+
+    Within a step the weights do not change. Learning-rate schedules count batches of `fit`.
+
+    Args:
+        learning_rate: h.
+        rule: `"salr"`, `"norm_test"`, `"cabs"` or `"noise_scale"`.
+        theta: of the rule, above 0; None for the published one.
+        f_star: lowest value of the loss.
+        smallest: of m, at least 2, since one batch says nothing about noise.
+        largest: of m.
+        decay: of the running means, in [0, 1).
+        momentum, nesterov, **kwargs: of `LossAwareOptimizer`.
+
+    Attributes:
+        batches: m, a scalar variable, once the optimizer is built.
+        steps: how many steps were made, an integer variable.
+
+    Raises:
+        ValueError: an argument is out of range.
+
+    Example:
+
+    >>> model.compile(kp.optimizers.SAGD(0.1, rule="norm_test", largest=32), loss)
+    """
+
+    def __init__(
+        self,
+        learning_rate=0.1,
+        rule="salr",
+        theta=None,
+        f_star=0.0,
+        smallest=2,
+        largest=64,
+        decay=0.9,
+        **kwargs,
+    ):
+        super().__init__(learning_rate, **kwargs)
+        if rule not in RULES:
+            raise unknown_name("rule", rule, RULES)
+        self.rule = rule
+        self.theta = RULES[rule][1] if theta is None else check_number(theta, "theta", above=0)
+        self.f_star = check_number(f_star, "f_star")
+        self.smallest = check_count(smallest, "smallest", least=2)
+        self.largest = check_count(largest, "largest", least=self.smallest)
+        self.decay = check_number(decay, "decay", least=0, most=1)
+
+    def build(self, variables):
+        if self.built:
+            return
+        super().build(variables)
+        self._sums = self.add_optimizer_variables(variables, "gradient_sum")
+        self.batches = self.add_scalar("batches", self.smallest)
+        self.steps = self.add_scalar("steps", dtype="int32")
+        self._count = self.add_scalar("count")  # batches in the sums
+        self._due = self.add_scalar("due", 1.0)  # whether the last batch ended a step
+        self._squares = self.add_scalar("sum_of_squares")  # of the batches' gradients
+        self._losses_sum = self.add_scalar("sum_of_losses")
+        self._gap = self.add_scalar("mean_gap")
+        self._variance = self.add_scalar("mean_variance")
+        self._slope = self.add_scalar("mean_slope")
+
+    def rate(self, loss, gradients, variables):
+        fresh = self._due > 0
+
+        def added(total, value):
+            return ops.where(fresh, value, total + value)
+
+        k = added(self._count, 1.0)
+        squares = added(self._squares, squared_norm(gradients))
+        losses = added(self._losses_sum, loss)
+        due = k >= self.batches
+        sums = [self._sums[self._get_variable_index(v)] for v in variables]
+        totals = [added(total, g) for total, g in zip(sums, gradients, strict=True)]
+        mean = squared_norm(totals) / k**2  # |G|^2
+        # E|g|^2 = s + V, E|G|^2 = s + V / k.
+        variance = (squares / k - mean) * k / ops.maximum(k - 1, 1)
+        found = {
+            "_gap": losses / k - self.f_star,
+            "_variance": variance,
+            "_slope": ops.maximum(mean - variance / k, 0),
+        }
+        n = ops.cast(self.steps + 1, "float32")
+        weight = ops.where(due, ops.maximum(1 / n, 1 - self.decay), 0.0)
+        for name, value in found.items():
+            scalar = getattr(self, name)
+            scalar.assign(scalar + weight * (value - scalar))
+        h = ops.cast(self.learning_rate, "float32")
+        rule, _ = RULES[self.rule]
+        wanted = rule(h, self._gap, self._variance, self._slope, self.theta)
+        wanted = ops.clip(ops.ceil(wanted), self.smallest, self.largest)
+        self.batches.assign(ops.where(due, wanted, self.batches))
+        self.steps.assign_add(ops.cast(due, "int32"))
+        self._count.assign(k)
+        self._squares.assign(squares)
+        self._losses_sum.assign(losses)
+        self._due.assign(ops.cast(due, "float32"))
+        return ops.where(due, h, 0.0)
+
+    def update_step(self, gradient, variable, learning_rate):
+        total = self._sums[self._get_variable_index(variable)]
+        summed = ops.where(ops.equal(self._count, 1), gradient, total + gradient)
+        self.assign(total, summed)
+        mean = summed / ops.cast(self._count, variable.dtype)
+        super().update_step(mean, variable, learning_rate, active=learning_rate > 0)
+
+    def get_config(self):
+        names = ("rule", "theta", "f_star", "smallest", "largest", "decay")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}

@@ -1,0 +1,77 @@
+from keras import ops
+
+from keras_pde.checks import check_count
+from keras_pde.optimizers import replicas
+from keras_pde.optimizers.wrapper_optimizer import WrapperOptimizer
+from keras_pde.registry import register
+
+
+@register("optimizer", "stochastic_weight_averaging", inner="adam", start=2, period=3)
+class StochasticWeightAveraging(WrapperOptimizer):
+    """Stochastic weight averaging: the mean of the weights that any optimizer passes.
+
+    From step `start` on, the weights after every `period` steps enter a plain mean, which does not
+    act upon the training. `fit` ends with the mean in the model. Batch normalization has never seen
+    it: pass `keras_pde.callbacks.RecalibrateBatchNorm`.
+
+    Source: Izmailov, Podoprikhin, Garipov, Vetrov and Wilson, "Averaging weights leads to wider
+    optima and better generalization", UAI 2018 (arXiv 1803.05407), algorithm 1.
+
+    Args:
+        inner: the optimizer that trains, its name, or its config: with a constant or cyclical
+            learning rate.
+        start: number of batches before the averaging, at least 0: the last quarter of a training
+            is usual.
+        period: batches between two weights that count, at least 1; an epoch is usual.
+        name: of the optimizer.
+
+    Raises:
+        ValueError: an argument is out of range, or the inner optimizer cannot be wrapped.
+
+    Example:
+
+    >>> sgd = keras.optimizers.SGD(0.05, momentum=0.9)
+    >>> swa = kp.optimizers.StochasticWeightAveraging(sgd, start=30 * batches, period=batches)
+    >>> model.compile(swa, loss)
+    """
+
+    evaluation_choices = ("mean",)
+
+    def __init__(self, inner="sgd", start=0, period=1, name=None):
+        super().__init__(inner, period, "mean", name)
+        self.start, self.period = check_count(start, "start", least=0), self.inner_steps
+
+    def build(self, variables):
+        if self.built:
+            return
+        super().build(variables)
+        self._means = self.add_optimizer_variables(variables, "mean")
+
+    @property
+    def averaged(self):
+        """How many weights are in the mean: an integer tensor."""
+        return ops.maximum(ops.floor_divide(self.iterations - self.start, self.period), 0)
+
+    def step(self, gradients, variables):
+        self.inner.apply(gradients, variables)
+        passed = self.iterations + 1 - self.start
+        counts = ops.logical_and(passed > 0, ops.equal(ops.mod(passed, self.period), 0))
+
+        def average(y):
+            mean = self._means[self._get_variable_index(y)]
+            share = ops.cast(self.period / passed, y.dtype)  # 1 / n
+            self.assign(mean, ops.where(counts, mean + share * (y - mean), mean))
+
+        replicas.update(self, average, variables)
+
+    def evaluation_values(self):
+        pairs = zip(self._trainable_variables, self._means, strict=True)
+        return [ops.where(self.averaged > 0, mean, value) for value, mean in pairs]
+
+    def get_config(self):
+        return {
+            "inner": super().get_config()["inner"],
+            "start": self.start,
+            "period": self.period,
+            "name": self.name,
+        }

@@ -1,0 +1,96 @@
+import keras
+
+from keras_pde.optimizers.cyclic_optimizer import CyclicOptimizer
+
+
+class WrapperOptimizer(CyclicOptimizer):
+    """Base class of cyclic optimizers around another one, which makes the steps.
+
+    Learning rate, clipping, weight decay and averages are those of the inner optimizer, where they
+    are set and read: callbacks that change `learning_rate` change its.
+
+    Args:
+        inner: a `keras.optimizers.Optimizer`, its name, or its config. It is not shared with other
+            models.
+        inner_steps: batches of a cycle.
+        evaluation_weights: as in `CyclicOptimizer`.
+        name: of the optimizer.
+
+    Raises:
+        ValueError: the inner optimizer is none, scales losses, has several optimizers, or
+            accumulates gradients.
+    """
+
+    def __init__(self, inner, inner_steps, evaluation_weights="anchor", name=None):
+        super().__init__(0.0, inner_steps, evaluation_weights, name=name)
+        # Keras changes the dictionary that it reads.
+        inner = dict(inner) if isinstance(inner, dict) else inner
+        self.inner = _checked(keras.optimizers.get(inner))
+
+    def build(self, variables):
+        if self.built:
+            return
+        self.inner.build(variables)
+        super().build(variables)
+
+    @property
+    def inner_optimizer(self):
+        """Keras' name for it, by which its callbacks find it."""
+        return self.inner
+
+    @property
+    def variables(self):
+        return self._variables + self.inner.variables
+
+    @property
+    def learning_rate(self):
+        return self.inner.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, learning_rate):
+        self.inner.learning_rate = learning_rate
+
+    def apply(self, grads, trainable_variables=None):
+        if not self.built:
+            self.build(list(trainable_variables))
+        if trainable_variables is None:
+            trainable_variables = self._trainable_variables
+        self.step(*self._filter_empty_gradients(grads, trainable_variables))
+        self._iterations.assign_add(1)
+
+    def step(self, gradients, variables):
+        """One batch: everything but the count of batches."""
+        raise NotImplementedError
+
+    def finalize_variable_values(self, var_list):
+        self.inner.finalize_variable_values(var_list)
+        super().finalize_variable_values(var_list)
+
+    def scale_loss(self, loss):
+        return self.inner.scale_loss(loss)
+
+    def get_config(self):
+        config = {
+            "inner": keras.optimizers.serialize(self.inner),
+            "inner_steps": self.inner_steps,
+            "evaluation_weights": self.evaluation_weights,
+            "name": self.name,
+        }
+        return config
+
+
+def _checked(inner):
+    kind = type(inner).__name__
+    if isinstance(inner, (keras.optimizers.LossScaleOptimizer, WrapperOptimizer)) or hasattr(
+        inner, "optimizers"
+    ):
+        raise ValueError(
+            f"Received inner={kind}; expected one that makes steps itself, such as "
+            "keras.optimizers.SGD. Put the loss scaling around this optimizer instead."
+        )
+    if inner.gradient_accumulation_steps:
+        raise ValueError(
+            f"Received inner={kind} with gradient_accumulation_steps="
+            f"{inner.gradient_accumulation_steps}; expected None, since a cycle counts batches."
+        )
+    return inner

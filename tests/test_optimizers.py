@@ -1,0 +1,223 @@
+"""The bank that every registered optimizer passes."""
+
+import inspect
+import json
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from optimizer_cases import (
+    GOLDEN,
+    STARTS,
+    build,
+    eager,
+    minimise,
+    parabola,
+    quiet,
+    step,
+    trajectory,
+    variables,
+)
+
+from keras_pde import registry
+
+BACKEND = keras.backend.backend()
+OPTIMIZERS = [pytest.param(entry, id=entry.name) for entry in registry.entries("optimizer")]
+X = np.random.default_rng(0).normal(size=(48, 4)).astype("float32")
+Y = (X @ [1.0, -1.0, 0.5, 0.0] + 0.1)[:, None].astype("float32")
+
+
+def network():
+    inputs = keras.Input((4,))
+    y = keras.layers.Dense(5, "tanh")(inputs)
+    y = keras.layers.BatchNormalization()(y)
+    return keras.Model(inputs, keras.layers.Dense(1)(y))
+
+
+def compiled(optimizer, **options):
+    keras.utils.set_random_seed(1)
+    model = network()
+    model.compile(optimizer, "mse", **options)
+    return model
+
+
+def fit(model, epochs=1, **options):
+    options = {"batch_size": 6, "shuffle": False, "verbose": 0, **options}
+    return model.fit(X, Y, epochs=epochs, **options).history["loss"]
+
+
+def arrays(values):
+    return [np.array(ops.convert_to_numpy(v)) for v in values]
+
+
+def assert_equal(first, second, **tolerances):
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_allclose(a, b, **tolerances)
+
+
+@pytest.mark.parametrize("entry", OPTIMIZERS)
+class TestBank:
+    def test_config_is_complete(self, entry):
+        optimizer = build(entry)
+        config = optimizer.get_config()
+        for name, parameter in inspect.signature(entry.component).parameters.items():
+            if name in ("name", "kwargs"):
+                continue
+            assert entry.example.get(name, parameter.default) != parameter.default, name
+            assert name in config
+        again = entry.component.from_config(config)
+        assert again.get_config() == config
+        assert keras.saving.get_registered_name(entry.component).startswith("keras_pde>")
+
+    def test_golden_trajectory(self, entry):
+        golden = json.loads(GOLDEN.read_text())[entry.name]
+        np.testing.assert_allclose(trajectory(entry), golden, rtol=1e-5, atol=1e-6)
+
+    @pytest.mark.parametrize("problem", STARTS, ids=lambda problem: problem.__name__)
+    def test_convergence(self, entry, problem):
+        weights = variables(*STARTS[problem])
+        losses = minimise(eager(entry), problem, weights, 300)
+        assert min(losses[-10:]) < 0.2 * losses[0]
+
+    @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+    def test_dtype_is_kept(self, entry, dtype):
+        weights = variables(*STARTS[parabola], dtype=dtype) + variables([1.0])
+        optimizer = build(entry)
+        for _ in range(7):
+            step(optimizer, weights, 1.0, [ops.ones_like(w) for w in weights])
+        assert [keras.backend.standardize_dtype(w.dtype) for w in weights] == [
+            dtype,
+            dtype,
+            "float32",
+        ]
+        assert all(np.isfinite(w.astype("float64")).all() for w in arrays(weights))
+
+    def test_frozen_variables_and_missing_gradients(self, entry):
+        weights = variables([1.0], [2.0], [3.0])
+        optimizer = build(entry)
+        optimizer.build(weights)
+        with pytest.warns(UserWarning, match="Gradients do not exist"):
+            for _ in range(4):
+                optimizer.scale_loss(ops.convert_to_tensor(1.0))
+                optimizer.apply([ops.ones(1), None, ops.ones(1)], weights)
+        assert float(weights[1][0]) == 2.0
+        assert float(weights[2][0]) < 3.0
+
+    def test_fit_lowers_the_loss(self, entry):
+        losses = fit(compiled(eager(entry)), epochs=15)
+        assert losses[-1] < 0.7 * losses[0]
+
+    def test_fit_resumes_from_the_middle_of_a_cycle(self, entry, tmp_path):
+        """Bit by bit, noise included: eight batches, saved after the fifth by a callback."""
+
+        class Save(keras.callbacks.Callback):
+            def on_train_batch_end(self, batch, logs=None):
+                if batch == 4:
+                    if BACKEND == "jax":
+                        self.model.jax_state_sync()
+                    self.model.save(tmp_path / "model.keras")
+
+        model = compiled(build(entry))
+        fit(model, callbacks=[Save()])
+        resumed = keras.models.load_model(tmp_path / "model.keras")
+        rest = {"batch_size": 6, "shuffle": False, "verbose": 0}
+        resumed.fit(X[30:], Y[30:], **rest)
+        assert_equal(model.get_weights(), resumed.get_weights(), rtol=0, atol=0)
+
+    @pytest.mark.skipif(BACKEND == "torch", reason="compiled steps")
+    def test_compiled_steps(self, entry):
+        """Several steps a call, and with jit, are the single steps."""
+        plain = compiled(quiet(entry))
+        fit(plain)
+        together = compiled(quiet(entry), steps_per_execution=4)
+        fit(together)
+        assert_equal(plain.get_weights(), together.get_weights(), rtol=1e-5, atol=1e-6)
+        jitted = compiled(quiet(entry), jit_compile=True)
+        fit(jitted)
+        assert_equal(plain.get_weights(), jitted.get_weights(), rtol=1e-3, atol=1e-5)
+
+    def test_schedule(self, entry):
+        schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 4, 0.5)
+        if "inner" in entry.example:
+            optimizer = build(entry, inner=keras.optimizers.SGD(schedule))
+        else:
+            optimizer = build(entry, learning_rate=schedule)
+        fit(compiled(optimizer))
+        counter = getattr(optimizer, "inner_optimizer", optimizer).iterations
+        assert int(counter) == (4 if entry.name in ("sam", "asam") else 8)
+        np.testing.assert_allclose(float(optimizer.learning_rate), 0.1 * 0.5 ** (int(counter) / 4))
+
+    def test_learning_rate_is_settable(self, entry):
+        optimizer = build(entry)
+        optimizer.learning_rate = 0.0625
+        assert float(optimizer.learning_rate) == 0.0625
+
+    def test_weights_that_were_set_are_respected(self, entry):
+        """After `fit`, which ends a cycle, nothing pulls back to where the weights were."""
+        optimizer, weights = eager(entry), variables(*STARTS[parabola])
+        minimise(optimizer, parabola, weights, 2)
+        optimizer.finalize_variable_values(weights)
+        for w in weights:
+            w.assign(ops.ones_like(w) * 100)
+        for _ in range(3):
+            step(optimizer, weights, 1.0, [ops.zeros_like(w) for w in weights])
+        for w in arrays(weights):
+            np.testing.assert_allclose(w, 100, atol=3)
+
+    def test_decay_leaves_out_what_is_excluded(self, entry):
+        if "inner" in entry.example:
+            pytest.skip("its inner optimizer decays")
+        optimizer = quiet(entry, weight_decay=0.1)
+        weights = variables([1.0], [1.0])
+        optimizer.exclude_from_weight_decay([weights[1]])
+        for _ in range(6):
+            step(optimizer, weights, 1.0, [np.zeros(1), np.zeros(1)])
+        assert 0 < float(weights[0][0]) < 0.999
+        assert float(weights[1][0]) == 1
+
+    def test_clipping(self, entry):
+        """A gradient of 1000 clipped to 1 is a gradient of 1."""
+        found = []
+        for size in (1000.0, 1.0):
+            if "inner" in entry.example:
+                optimizer = quiet(entry, inner=keras.optimizers.SGD(0.1, global_clipnorm=1.0))
+            else:
+                optimizer = quiet(entry, global_clipnorm=1.0)
+            weights = variables([1.0])
+            for _ in range(3):
+                step(optimizer, weights, 1.0, [np.array([size])])
+            found.append(float(weights[0][0]))
+        assert found[0] == pytest.approx(found[1], rel=1e-5)
+
+    def test_constraints_hold(self, entry):
+        weight = keras.Variable(np.array([0.5, 0.2]))
+        weight.constraint = keras.constraints.NonNeg()
+        optimizer = eager(entry)
+        for _ in range(6):
+            step(optimizer, [weight], 1.0, [np.array([1.0, 1.0])])
+            assert (arrays([weight])[0] >= 0).all()
+
+    def test_moving_average(self, entry):
+        """`use_ema` ends with an average of what the training passed, between start and end."""
+        if "inner" in entry.example:
+            pytest.skip("its inner optimizer averages")
+        optimizer = quiet(entry, use_ema=True, ema_momentum=0.5)
+        weights = variables([1.0])
+        for _ in range(12):
+            step(optimizer, weights, 1.0, [np.array([1.0])])
+        end = float(weights[0][0])
+        optimizer.finalize_variable_values(weights)
+        assert end < float(weights[0][0]) < 1
+
+    def test_batches_of_a_sparse_gradient(self, entry):
+        """An embedding's gradient, which TensorFlow gives as slices."""
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential(
+            [keras.Input((3,), dtype="int32"), keras.layers.Embedding(7, 2), keras.layers.Flatten()]
+        )
+        model.add(keras.layers.Dense(1))
+        model.compile(eager(entry), "mse")
+        x = np.random.default_rng(0).integers(0, 7, (48, 3))
+        losses = model.fit(x, x.sum(1), batch_size=6, epochs=8, verbose=0).history["loss"]
+        assert losses[-1] < losses[0]

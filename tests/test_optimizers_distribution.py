@@ -1,0 +1,57 @@
+"""Every optimizer on two replicas equals one device, after three cycles and with noise."""
+
+import contextlib
+import json
+
+import keras
+import mirrored_cases
+import numpy as np
+import pytest
+from optimizer_cases import build
+
+from keras_pde import registry
+
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="about tf.distribute"
+)
+
+X = np.random.default_rng(0).normal(size=(72, 4)).astype("float32")
+Y = X.sum(1)[:, None]
+NAMES = registry.names("optimizer")
+
+
+def train(name, scope):
+    """The losses, and the weights after twelve batches and three more, which end within a cycle."""
+    (entry,) = (entry for entry in registry.entries("optimizer") if entry.name == name)
+    keras.utils.set_random_seed(0)
+    with scope:
+        layers = [keras.layers.Dense(5, "tanh"), keras.layers.Dense(1)]
+        model = keras.Sequential([keras.Input((4,)), *layers])
+        model.compile(build(entry), "mse")
+    options = {"batch_size": 6, "shuffle": False, "verbose": 0}
+    losses = model.fit(X, Y, **options).history["loss"]
+    losses += model.fit(X[:20], Y[:20], **options).history["loss"]
+    return {"losses": losses, "weights": [w.tolist() for w in model.get_weights()]}
+
+
+def main():
+    strategy = mirrored_cases.strategy()
+    scopes = contextlib.nullcontext, strategy.scope
+    print(json.dumps({name: [train(name, scope()) for scope in scopes] for name in NAMES}))
+
+
+@pytest.fixture(scope="module")
+def results():
+    return mirrored_cases.results(__file__)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_replicas_equal_one_device(results, name):
+    one, two = results[name]
+    np.testing.assert_allclose(two["losses"], one["losses"], rtol=1e-5)
+    for a, b in zip(one["weights"], two["weights"], strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-6)
+
+
+if __name__ == "__main__":
+    main()
