@@ -18,10 +18,10 @@ equations for optimizing deep neural networks", 2018 (arXiv 1704.04932).
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import integrate, special
+from scipy import integrate, ndimage, special
 
-# The Gaussian weight beyond that many standard deviations is below rounding.
-_REACH, _POINTS = 9.0, 4001
+_POINTS = 4001  # of a quadrature, by the trapezoidal rule
+_NEGLIGIBLE = 40.0  # logarithm of a factor below rounding
 
 
 @dataclass(frozen=True)
@@ -49,16 +49,28 @@ def local_entropy(f, x, t, beta) -> LocalEntropy:
         beta: above 0.
     """
     x = np.asarray(x, "float64")
-    deviation = np.sqrt(t / beta)
-    z = np.linspace(-_REACH, _REACH, _POINTS)
-    y = x[..., None] + deviation * z
-    weights = np.exp(-(z**2) / 2)
-    exponent = -beta * f(y)
-    norm = special.logsumexp(exponent, axis=-1, b=weights)
-    gibbs = weights * np.exp(exponent - norm[..., None])
+
+    def exponent(y):
+        return -beta * (f(y) + (x[..., None] - y) ** 2 / (2 * t))
+
+    # First wide enough that nothing is left beyond the ends, then only where there is something.
+    reach = np.sqrt(t / beta)
+    while True:
+        y = x[..., None] + reach * np.linspace(-1, 1, _POINTS)
+        values = exponent(y)
+        counts = values > values.max(-1, keepdims=True) - _NEGLIGIBLE
+        if not counts[..., [0, -1]].any():
+            break
+        reach = 2 * reach
+    low, high = np.where(counts, y, np.inf).min(-1), np.where(counts, y, -np.inf).max(-1)
+    y = low[..., None] + (high - low)[..., None] * np.linspace(0, 1, _POINTS)
+    values = exponent(y)
+    norm = special.logsumexp(values, axis=-1)
+    gibbs = np.exp(values - norm[..., None])
     mean = (gibbs * y).sum(-1)
     variance = (gibbs * (y - mean[..., None]) ** 2).sum(-1)
-    value = -(norm - np.log(weights.sum())) / beta
+    spacing = (high - low) / (_POINTS - 1)
+    value = -(norm + np.log(spacing) - np.log(2 * np.pi * t / beta) / 2) / beta
     return LocalEntropy(value, (x - mean) / t, mean, variance)
 
 
@@ -101,7 +113,7 @@ def hopf_lax(f, x, t, y):
 def heat(f, x, t, beta):
     """E f(y), y ~ N(x, t / beta): the heat equation's solution, by quadrature."""
     x = np.asarray(x, "float64")
-    z = np.linspace(-_REACH, _REACH, _POINTS)
+    z = np.linspace(-1, 1, _POINTS) * np.sqrt(2 * _NEGLIGIBLE)
     weights = np.exp(-(z**2) / 2)
     return (f(x[..., None] + np.sqrt(t / beta) * z) * weights).sum(-1) / weights.sum()
 
@@ -124,9 +136,9 @@ def finite_differences(f, x, t, beta=np.inf):
         upwind = np.maximum(np.maximum(left, 0) ** 2, np.minimum(right, 0) ** 2)
         return -upwind / 2 + (right - left) / spacing / (2 * beta)
 
-    method = "BDF" if np.isfinite(beta) else "RK23"
-    options = {"lband": 1, "uband": 1} if False else {}
-    return integrate.solve_ivp(derivative, (0, t), f(x), method, **options).y[:, -1]
+    # With viscosity it is stiff, and each value depends on its neighbours only.
+    options = {"method": "LSODA", "lband": 1, "uband": 1} if np.isfinite(beta) else {}
+    return integrate.solve_ivp(derivative, (0, t), f(x), **options).y[:, -1]
 
 
 def improvement(a, v, time, start, noise):
@@ -162,3 +174,34 @@ def improvement(a, v, time, start, noise):
 
     end = integrate.solve_ivp(moments, (0, time), [start**2, 0.0], rtol=1e-11, atol=1e-13).y[:, -1]
     return free, v / 2 * end[0], end[1]
+
+
+def cartoon(path, seed=0):
+    """Draws a rough function and what both equations make of it, as in the paper's figure.
+
+    f = x^2 + 1.5 sin(2 pi x) + smooth noise on [-3, 3]; the viscous equation at time 0.2 with beta
+    = 1, and the one without viscosity at time 0.1.
+
+    Args:
+        path: image file; the suffix says the format.
+        seed: integer, of the noise.
+    """
+    from matplotlib.figure import Figure
+
+    x = np.linspace(-3, 3, 1201)
+    y = np.linspace(-4, 4, 1601)
+    noise = np.random.default_rng(seed).normal(size=len(y))
+    noise = ndimage.gaussian_filter1d(noise, 12)
+    noise *= 0.5 / noise.std()
+
+    def f(y_):
+        return y_**2 + 1.5 * np.sin(2 * np.pi * y_) + np.interp(y_, y, noise)
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(x, f(x), "0.6", label="f")
+    axes.plot(x, local_entropy(f, x, 0.2, 1.0).value, label="viscous: local entropy")
+    axes.plot(x, hopf_lax(f, x, 0.1, y)[0], label="non-viscous: Moreau envelope")
+    axes.set(xlabel="x", ylim=(f(x).min() - 1, 9))
+    axes.legend()
+    figure.savefig(path, dpi=130)
