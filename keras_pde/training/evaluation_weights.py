@@ -1,0 +1,84 @@
+import keras
+import numpy as np
+from keras import ops
+
+
+class EvaluationWeights(keras.callbacks.Callback):
+    """Shows validation and checkpoints the weights that the optimizer wants to be evaluated.
+
+    Cyclic optimizers (`keras_pde.optimizers.CyclicOptimizer`) leave the model at y within a cycle,
+    and at its anchor, or mean, only at the end of a cycle and of `fit`. With this callback the
+    model holds the latter during validation, and from the end of an epoch to the beginning of the
+    next, so that checkpoints and early stopping see it, too; then the training goes on from y.
+    Where the batches of an epoch are a multiple of the cycle nothing is changed, except for
+    `evaluation_weights="mean"` and for stochastic weight averaging.
+
+    Put it before the callbacks that save or evaluate.
+
+    Raises:
+        ValueError: the model's optimizer has no such weights.
+
+    Example:
+
+    >>> model.compile(kp.optimizers.EntropySGD(inner_steps=20), loss)
+    >>> model.fit(x, y, validation_data=held_out, callbacks=[kp.callbacks.EvaluationWeights()])
+    """
+
+    def __init__(self):
+        super().__init__()
+        self._kept, self._wanted = None, 0
+
+    def on_train_begin(self, logs=None):
+        self._kept, self._wanted = None, 0
+        self._optimizer()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self._wanted:
+            self._hide()
+
+    def on_test_begin(self, logs=None):
+        self._show()
+
+    def on_test_end(self, logs=None):
+        self._hide()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._show()
+
+    def on_train_end(self, logs=None):
+        self._kept, self._wanted = None, 0  # `fit` has put the final weights into the model
+
+    def _show(self):
+        self._wanted += 1
+        if self._wanted > 1 or not self._optimizer().built:
+            return
+        if keras.backend.backend() == "jax":
+            self.model.jax_state_sync()
+        optimizer = self._optimizer()
+        variables = optimizer._trainable_variables
+        self._kept = [np.array(ops.convert_to_numpy(v)) for v in variables]
+        for variable, value in zip(variables, optimizer.evaluation_values(), strict=True):
+            variable.assign(value)
+
+    def _hide(self):
+        self._wanted -= 1
+        if self._wanted or self._kept is None:
+            return
+        if keras.backend.backend() == "jax":
+            self.model.jax_state_sync()
+        variables = self._optimizer()._trainable_variables
+        for variable, value in zip(variables, self._kept, strict=True):
+            variable.assign(value)
+        self._kept = None
+
+    def _optimizer(self):
+        optimizer = self.model.optimizer
+        while not hasattr(optimizer, "evaluation_values"):
+            if not hasattr(optimizer, "inner_optimizer"):
+                raise ValueError(
+                    f"Received a model with the optimizer {type(self.model.optimizer).__name__}, "
+                    "which trains the weights that it evaluates; expected one of "
+                    "`keras_pde.optimizers` that works in cycles. Leave the callback out."
+                )
+            optimizer = optimizer.inner_optimizer
+        return optimizer

@@ -1,0 +1,112 @@
+import contextlib
+
+import keras
+from keras import ops
+
+from keras_pde.checks import check_count
+from keras_pde.layers import ContinuousBlock
+
+
+class RecalibrateBatchNorm(keras.callbacks.Callback):
+    """Gives batch normalization the statistics of the weights that are evaluated.
+
+    Moving averages lag behind weights that move fast, and averaged weights, or those of
+    `EvaluationWeights`, have never seen a batch. Before each validation, and at the end of `fit`,
+    the moving mean and variance become the plain means over batches of training images; dropout
+    stays off, and other layers are in inference mode. (A `ContinuousBlock` is in training mode as a
+    whole.)
+
+    Put it after `EvaluationWeights` and before callbacks that save.
+
+    Args:
+        x: training images, `(n, ...)`; `batches * batch_size` of them, the first, are used.
+        batch_size: as in the training, on which the statistics depend; at least 2.
+        batches: how many, at least 1.
+
+    Raises:
+        ValueError: the model has no batch normalization, or x is shorter than one batch.
+
+    Example:
+
+    >>> averaged = kp.optimizers.StochasticWeightAveraging("sgd", start=1000)
+    >>> model.compile(averaged, loss)
+    >>> model.fit(x, y, callbacks=[kp.callbacks.RecalibrateBatchNorm(x)])
+    """
+
+    def __init__(self, x, batch_size=128, batches=50):
+        super().__init__()
+        self.batch_size = check_count(batch_size, "batch_size", least=2)
+        self.batches = check_count(batches, "batches")
+        if len(x) < self.batch_size:
+            raise ValueError(
+                f"Received {len(x)} images for batches of {self.batch_size}; expected at least one "
+                "batch."
+            )
+        self.x = x
+        self._training = False
+
+    def on_train_begin(self, logs=None):
+        _holders(self.model)  # refuses early
+        self._training = True
+
+    def on_test_begin(self, logs=None):
+        if self._training:
+            self._recalibrate()
+
+    def on_train_end(self, logs=None):
+        self._training = False
+        self._recalibrate()
+
+    def _recalibrate(self):
+        if keras.backend.backend() == "jax":
+            self.model.jax_state_sync()
+        size = self.batch_size
+        network = getattr(self.model, "model", self.model)
+        with contextlib.ExitStack() as stack:
+            layers = [stack.enter_context(_in_training_mode(h)) for h in _holders(self.model)]
+            for k in range(min(self.batches, len(self.x) // size)):
+                for normalization in (n for found in layers for n in found):
+                    normalization.momentum = k / (k + 1)  # the plain mean
+                network(ops.convert_to_tensor(self.x[k * size : (k + 1) * size]), training=False)
+
+
+def _holders(model):
+    """The layers to put into training mode: normalizations, and blocks whose rates have some."""
+    kinds = (keras.layers.BatchNormalization, ContinuousBlock)
+    layers = [layer for layer in model._flatten_layers() if isinstance(layer, kinds)]
+    found = [layer for layer in layers if _normalizations(layer)]
+    if not found:
+        raise ValueError(
+            f"Received the model {model.name!r}, which has no BatchNormalization that trains; "
+            "leave the callback out."
+        )
+    return found
+
+
+def _normalizations(layer):
+    roots = [rate.rate for rate in layer.rates] if isinstance(layer, ContinuousBlock) else [layer]
+    return [
+        inner
+        for root in roots
+        for inner in root._flatten_layers()
+        if isinstance(inner, keras.layers.BatchNormalization) and layer.trainable
+    ]
+
+
+@contextlib.contextmanager
+def _in_training_mode(layer):
+    """The layer's calls are in training mode; gives its normalizations, whose momentum is kept."""
+    normalizations = _normalizations(layer)
+    kept = [normalization.momentum for normalization in normalizations]
+    call = layer.call
+
+    def training_call(*args, **kwargs):
+        return call(*args, **{**kwargs, "training": True})
+
+    layer.call = training_call
+    try:
+        yield normalizations
+    finally:
+        del layer.call
+        for normalization, momentum in zip(normalizations, kept, strict=True):
+            normalization.momentum = momentum

@@ -1,0 +1,143 @@
+"""What validation, checkpoints and the end of `fit` see, and recalibrated batch normalization."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import keras_pde as kp
+
+X = np.random.default_rng(0).normal(2.0, 3.0, size=(50, 4)).astype("float32")
+Y = X.sum(1)[:, None]
+
+
+def network(*layers):
+    keras.utils.set_random_seed(0)
+    return keras.Sequential([keras.Input((4,)), *layers, keras.layers.Dense(1)])
+
+
+def arrays(values):
+    return [np.array(ops.convert_to_numpy(v)) for v in values]
+
+
+def assert_equal(first, second, **tolerances):
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_allclose(a, b, **tolerances)
+
+
+class Seen(keras.callbacks.Callback):
+    """The weights at the end of each epoch, and those of each validation."""
+
+    def __init__(self):
+        super().__init__()
+        self.epochs, self.validations, self.batches = [], [], []
+
+    def _weights(self):
+        if keras.backend.backend() == "jax":
+            self.model.jax_state_sync()
+        return self.model.get_weights()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.epochs.append(self._weights())
+
+    def on_test_begin(self, logs=None):
+        self.validations.append(self._weights())
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.batches.append(self._weights())
+
+
+def run(optimizer, *callbacks, epochs=2):
+    """Five batches an epoch."""
+    model, seen = network(), Seen()
+    model.compile(optimizer, "mse")
+    options = {"batch_size": 10, "shuffle": False, "verbose": 0, "epochs": epochs}
+    model.fit(X, Y, validation_data=(X, Y), callbacks=[*callbacks, seen], **options)
+    return model, seen
+
+
+def entropy(**arguments):
+    return kp.optimizers.EntropySGD(0.5, 0.001, 3, 0.1, **arguments)
+
+
+def test_within_a_cycle_the_anchor_is_shown_and_training_goes_on():
+    _, plain = run(entropy())
+    model, shown = run(entropy(), kp.callbacks.EvaluationWeights())
+    # Batches 1 to 3 are a cycle, 4 to 6 the next: at the end of the first epoch x is of batch 3.
+    assert_equal(shown.validations[0], plain.batches[2], rtol=1e-6)
+    assert_equal(shown.epochs[0], plain.batches[2], rtol=1e-6)
+    assert_equal(shown.batches[-1], plain.batches[-1], rtol=1e-6)
+    assert_equal(model.get_weights(), plain.batches[8], rtol=1e-6)
+    assert abs(plain.epochs[0][0] - shown.epochs[0][0]).max() > 1e-4
+
+
+def test_without_it_fit_still_ends_at_the_anchor():
+    model, seen = run(entropy())
+    assert_equal(model.get_weights(), seen.batches[8], rtol=1e-6)
+    assert abs(seen.batches[9][0] - seen.batches[8][0]).max() > 1e-5
+
+
+def test_the_mean_may_be_shown():
+    _, seen = run(entropy(evaluation_weights="mean"), kp.callbacks.EvaluationWeights())
+    y = [seen.batches[i] for i in range(5)]
+    mean = [0.25 * x + 0.75 * a for x, a in zip(y[2], y[3], strict=True)]
+    mean = [0.25 * m + 0.75 * b for m, b in zip(mean, y[4], strict=True)]
+    assert_equal(seen.epochs[0], mean, rtol=1e-5, atol=1e-7)
+
+
+def test_averages_are_shown():
+    averaged = kp.optimizers.StochasticWeightAveraging(keras.optimizers.SGD(0.001))
+    _, seen = run(averaged, kp.callbacks.EvaluationWeights())
+    means = [np.mean(weights, axis=0) for weights in zip(*seen.batches[:5], strict=True)]
+    assert_equal(seen.epochs[0], means, rtol=1e-5)
+
+
+def test_other_optimizers_are_refused():
+    with pytest.raises(ValueError, match="Leave the callback out"):
+        run("sgd", kp.callbacks.EvaluationWeights())
+
+
+def test_recalibrated_statistics_are_those_of_the_data():
+    """Of the layer's input, with dropout off; the moving averages have hardly begun."""
+    normalization = keras.layers.BatchNormalization(momentum=0.999)
+    model = network(keras.layers.Dropout(0.5), normalization)
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    recalibrate = kp.callbacks.RecalibrateBatchNorm(X, batch_size=25)
+    model.fit(X, Y, batch_size=25, verbose=0, callbacks=[recalibrate])
+    mean, variance = arrays([normalization.moving_mean, normalization.moving_variance])
+    halves = X.reshape(2, 25, 4)
+    np.testing.assert_allclose(mean, X.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(variance, halves.var(1).mean(0), rtol=1e-4)
+    assert normalization.momentum == 0.999
+
+
+def test_recalibration_comes_before_validation_and_makes_it_right():
+    model = network(keras.layers.BatchNormalization(momentum=0.999))
+    model.compile(keras.optimizers.SGD(1e-3), "mse")
+    found = {}
+    for name, callbacks in {
+        "lagging": [],
+        "right": [kp.callbacks.RecalibrateBatchNorm(X, batch_size=25)],
+    }.items():
+        options = {"batch_size": 25, "verbose": 0, "validation_data": (X, Y)}
+        found[name] = model.fit(X, Y, callbacks=callbacks, **options).history
+    assert found["right"]["val_loss"][0] < found["lagging"]["val_loss"][0]
+    assert found["right"]["val_loss"][0] == pytest.approx(found["right"]["loss"][0], rel=0.1)
+
+
+def test_blocks_keep_one_set_of_statistics_for_each_element():
+    rate = keras.Sequential([kp.layers.batch_norm(momentum=0.999), keras.layers.Dense(4, "tanh")])
+    block = kp.layers.ContinuousBlock(rate, 2, "euler")
+    model = network(block)
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    recalibrate = kp.callbacks.RecalibrateBatchNorm(X, batch_size=25)
+    model.fit(X, Y, batch_size=25, verbose=0, callbacks=[recalibrate])
+    (mean,) = (v for v in block.non_trainable_variables if "moving_mean" in v.path)
+    np.testing.assert_allclose(arrays([mean])[0][0], X.mean(0), rtol=1e-5)
+
+
+def test_bad_arguments():
+    with pytest.raises(ValueError, match="no BatchNormalization"):
+        run("sgd", kp.callbacks.RecalibrateBatchNorm(X, batch_size=25))
+    with pytest.raises(ValueError, match="at least one batch"):
+        kp.callbacks.RecalibrateBatchNorm(X, batch_size=64)
