@@ -10,6 +10,8 @@ from optimizer_cases import minimise, parabola, variables
 
 from keras_pde import optimizers
 
+pytestmark = pytest.mark.usefixtures("float64")
+
 
 def quadratic(curvature, minimum):
     def problem(w):

@@ -36,7 +36,7 @@ def test_the_loss_that_is_seen_is_that_of_the_history(penalty):
     model.compile(optimizer, "mse")
     for _ in range(3):
         (loss,) = model.fit(X, Y, batch_size=24, verbose=0).history["loss"]
-        assert float(optimizer._loss) == pytest.approx(loss, rel=1e-6)
+        assert float(optimizer._scalars["loss"]) == pytest.approx(loss, rel=1e-6)
 
 
 def test_rates():
@@ -61,8 +61,8 @@ def test_running_means_begin_without_a_bias():
     values = [3.0, 5.0, 4.0]
     for value in values:
         step(optimizer, weights, value, [np.array([value])])
-    assert float(optimizer._loss) == pytest.approx(np.mean(values))
-    assert float(optimizer._square) == pytest.approx(np.mean(np.square(values)))
+    assert float(optimizer._scalars["loss"]) == pytest.approx(np.mean(values))
+    assert float(optimizer._scalars["square"]) == pytest.approx(np.mean(np.square(values)))
 
 
 def test_target_levels_rise_when_they_are_not_reached():
@@ -71,7 +71,7 @@ def test_target_levels_rise_when_they_are_not_reached():
     found = []
     for loss in (4.0, 3.0, 2.0, 3.0, 2.5, 2.5, 2.5):
         step(optimizer, weights, loss, [np.ones(1)])
-        found.append(float(optimizer._level))
+        found.append(float(optimizer._scalars["level"]))
     # At first half of the loss, gap 2; reached at 2.0: 2 - 2; then two misses halve the gap.
     assert found == pytest.approx([2, 2, 0, 0, 1, 1, 1.5])
 
@@ -172,8 +172,8 @@ class TestSAGD:
         weights, rng = variables(np.zeros(50)), np.random.default_rng(0)
         for _ in range(2000):
             step(optimizer, weights, 1.0, [0.1 + 0.3 * rng.normal(size=50)])
-        assert float(optimizer._variance) == pytest.approx(50 * 0.09, rel=0.02)
-        assert float(optimizer._slope) == pytest.approx(50 * 0.01, abs=0.25)
+        assert float(optimizer._scalars["variance"]) == pytest.approx(50 * 0.09, rel=0.02)
+        assert float(optimizer._scalars["slope"]) == pytest.approx(50 * 0.01, abs=0.25)
         assert int(optimizer.steps) == 1000
 
     @pytest.mark.parametrize(

@@ -82,10 +82,12 @@ class TestBank:
 
     @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
     def test_dtype_is_kept(self, entry, dtype):
+        if BACKEND == "jax" and dtype == "float64":
+            pytest.skip("JAX has none unless asked")
         weights = variables(*STARTS[parabola], dtype=dtype) + variables([1.0])
         optimizer = build(entry)
         for _ in range(7):
-            step(optimizer, weights, 1.0, [ops.ones_like(w) for w in weights])
+            step(optimizer, weights, 1.0, [np.ones(w.shape) for w in weights])
         assert [keras.backend.standardize_dtype(w.dtype) for w in weights] == [
             dtype,
             dtype,
@@ -159,9 +161,9 @@ class TestBank:
         minimise(optimizer, parabola, weights, 2)
         optimizer.finalize_variable_values(weights)
         for w in weights:
-            w.assign(ops.ones_like(w) * 100)
+            w.assign(np.full(w.shape, 100.0))
         for _ in range(3):
-            step(optimizer, weights, 1.0, [ops.zeros_like(w) for w in weights])
+            step(optimizer, weights, 1.0, [np.zeros(w.shape) for w in weights])
         for w in arrays(weights):
             np.testing.assert_allclose(w, 100, atol=3)
 

@@ -8,6 +8,8 @@ from optimizer_cases import STARTS, minimise, parabola, variables
 
 from keras_pde import optimizers
 
+pytestmark = pytest.mark.usefixtures("float64")
+
 
 def arrays(values):
     return [np.array(ops.convert_to_numpy(v)) for v in values]

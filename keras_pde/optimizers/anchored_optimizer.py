@@ -4,7 +4,7 @@ from typing import Any
 from keras import ops
 
 from keras_pde import noise
-from keras_pde.optimizers.cyclic_optimizer import CyclicOptimizer
+from keras_pde.optimizers.cyclic_optimizer import CyclicOptimizer, chosen
 from keras_pde.optimizers.replicas import dense
 
 
@@ -102,7 +102,7 @@ class AnchoredOptimizer(CyclicOptimizer):
         decay = self.weight_decay if self._use_weight_decay(variable) else None
 
         y = ops.convert_to_tensor(variable)
-        x = ops.where(first, y, self._anchors[index])
+        x = ops.where(first, y, ops.convert_to_tensor(self._anchors[index]))
         memory = {name: ops.convert_to_tensor(slot[index]) for name, slot in self._memories.items()}
         for name, value in self.begin(x, gradient).items():
             memory[name] = ops.where(first, value, memory[name])
@@ -125,10 +125,11 @@ class AnchoredOptimizer(CyclicOptimizer):
         for name, slot in self._memories.items():
             self.assign(slot[index], memory[name])
         if self.use_ema:
-            average = self._model_variables_moving_average[index]
+            slot = self._model_variables_moving_average[index]
+            average = ops.convert_to_tensor(slot)
             momentum = ops.where(ops.equal(self.cycle, 0), 0.0, self.ema_momentum)
             later = x_next + ops.cast(momentum, dtype) * (average - x_next)
-            self.assign(average, ops.where(last, later, average))
+            self.assign(slot, ops.where(last, later, average))
 
     def _apply_weight_decay(self, variables):
         """Is part of `update_step`, since the base class would use the outer learning rate."""
@@ -138,8 +139,7 @@ class AnchoredOptimizer(CyclicOptimizer):
 
     def evaluation_values(self):
         slots = self._anchors if self.evaluation_weights == "anchor" else self._memories["mean"]
-        pairs = zip(self._trainable_variables, slots, strict=True)
-        return [ops.where(ops.equal(self.phase, 0), value, slot) for value, slot in pairs]
+        return chosen(ops.equal(self.phase, 0), self._trainable_variables, slots)
 
     def get_config(self):
         return {**super().get_config(), "seed": self.seed}

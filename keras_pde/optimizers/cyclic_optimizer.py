@@ -54,14 +54,17 @@ class CyclicOptimizer(keras.optimizers.Optimizer):
     @property
     def phase(self):
         """Which step of its cycle comes next, from 0: an integer tensor."""
-        return ops.mod(self.iterations - self._origin, self.inner_steps)
+        return ops.mod(self._passed(), self.inner_steps)
 
     @property
     def cycle(self):
         """How many cycles have ended: an integer tensor, constant within a cycle."""
-        L = self.inner_steps
-        before = ops.floor_divide(self._origin, L)
-        return before + ops.floor_divide(self.iterations - self._origin, L)
+        before = ops.floor_divide(ops.convert_to_tensor(self._origin), self.inner_steps)
+        return before + ops.floor_divide(self._passed(), self.inner_steps)
+
+    def _passed(self):
+        """Batches since the first cycle of this `fit` began."""
+        return ops.convert_to_tensor(self.iterations) - ops.convert_to_tensor(self._origin)
 
     def evaluation_values(self):
         """The weights to evaluate: one tensor a trainable variable."""
@@ -79,3 +82,11 @@ class CyclicOptimizer(keras.optimizers.Optimizer):
     def get_config(self):
         names = ("inner_steps", "evaluation_weights")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+def chosen(condition, variables, others):
+    """The values of the variables where the scalar condition holds, else of the others."""
+    pairs = zip(variables, others, strict=True)
+    return [
+        ops.where(condition, ops.convert_to_tensor(a), ops.convert_to_tensor(b)) for a, b in pairs
+    ]

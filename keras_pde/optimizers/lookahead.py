@@ -2,6 +2,7 @@ from keras import ops
 
 from keras_pde.checks import check_number
 from keras_pde.optimizers import replicas
+from keras_pde.optimizers.cyclic_optimizer import chosen
 from keras_pde.optimizers.wrapper_optimizer import WrapperOptimizer
 from keras_pde.registry import register
 
@@ -47,24 +48,27 @@ class Lookahead(WrapperOptimizer):
         phase = self.phase
         first, last = ops.equal(phase, 0), ops.equal(phase, self.inner_steps - 1)
 
-        def before(y):
-            anchor = self._anchors[self._get_variable_index(y)]
-            self.assign(anchor, ops.where(first, y, anchor))
+        def before(variable):
+            y, anchor, x = self._read(variable)
+            self.assign(anchor, ops.where(first, y, x))
 
-        def after(y):
-            anchor = self._anchors[self._get_variable_index(y)]
-            slow = anchor + self.slow_step_size * (y - anchor)
-            self.assign(y, ops.where(last, slow, y))
-            self.assign(anchor, ops.where(last, slow, anchor))
+        def after(variable):
+            y, anchor, x = self._read(variable)
+            slow = x + self.slow_step_size * (y - x)
+            self.assign(variable, ops.where(last, slow, y))
+            self.assign(anchor, ops.where(last, slow, x))
 
         replicas.update(self, before, variables)
         self.inner.apply(gradients, variables)
         replicas.update(self, after, variables)
 
     def evaluation_values(self):
-        at_rest = ops.equal(self.phase, 0)
-        pairs = zip(self._trainable_variables, self._anchors, strict=True)
-        return [ops.where(at_rest, value, anchor) for value, anchor in pairs]
+        return chosen(ops.equal(self.phase, 0), self._trainable_variables, self._anchors)
+
+    def _read(self, variable):
+        """The weights, their anchor's variable, and its value."""
+        anchor = self._anchors[self._get_variable_index(variable)]
+        return ops.convert_to_tensor(variable), anchor, ops.convert_to_tensor(anchor)
 
     def get_config(self):
         return {

@@ -46,26 +46,37 @@ class LossAwareOptimizer(keras.optimizers.Optimizer):
         self.nesterov = nesterov
         self._losses = {}  # by replica
 
-    def rate(self, loss, gradients, variables):
-        """The step's rate before the cap, a scalar. It may assign to scalars of `add_scalar`."""
+    def rate(self, loss, gradients, variables, memory):
+        """The step's rate before the cap, a scalar, and what of the memory has changed.
+
+        Args:
+            loss: scalar tensor.
+            gradients, variables: lists.
+            memory: name -> scalar tensor, of `remembered`.
+        """
         raise NotImplementedError
+
+    @property
+    def remembered(self):
+        """What `rate` keeps from step to step: name -> value at the beginning."""
+        return {}
 
     def build(self, variables):
         if self.built:
             return
         super().build(variables)
-        self._scalars = []
-        self.last_rate = self.add_scalar("last_rate")
-        self.skipped = self.add_scalar("skipped", dtype="int32")
+        self._scalars = {
+            name: self._scalar(name, value, "float32") for name, value in self.remembered.items()
+        }
+        self.last_rate = self._scalar("last_rate", 0.0, "float32")
+        self.skipped = self._scalar("skipped", 0, "int32")
         if self.momentum:
             self._velocities = self.add_optimizer_variables(variables, "velocity")
 
-    def add_scalar(self, name, value=0.0, dtype="float32"):
-        """A scalar variable that all replicas share, and that a batch left out does not change."""
+    def _scalar(self, name, value, dtype):
+        """A variable that all replicas share."""
         start = keras.initializers.Constant(value)
-        scalar = self.add_variable((), start, dtype, "only_first_replica", name=name)
-        self._scalars.append(scalar)
-        return scalar
+        return self.add_variable((), start, dtype, "only_first_replica", name=name)
 
     def scale_loss(self, loss):
         self._losses[replicas.number()] = ops.stop_gradient(loss)
@@ -74,12 +85,13 @@ class LossAwareOptimizer(keras.optimizers.Optimizer):
     def update_step(self, gradient, variable, learning_rate, active=True):
         rate, g = ops.cast(learning_rate, variable.dtype), ops.cast(gradient, variable.dtype)
         if self.momentum:
-            velocity = self._velocities[self._get_variable_index(variable)]
+            slot = self._velocities[self._get_variable_index(variable)]
+            velocity = ops.convert_to_tensor(slot)
             v = velocity + (1 - self.momentum) * (g - velocity)
-            self.assign(velocity, ops.where(active, v, velocity))
+            self.assign(slot, ops.where(active, v, velocity))
             g = v + (1 - self.momentum) * (g - v) if self.nesterov else v
         if self.weight_decay and self._use_weight_decay(variable):
-            g = g + self.weight_decay * variable
+            g = g + self.weight_decay * ops.convert_to_tensor(variable)
         self.assign_sub(variable, rate * g)
 
     def _apply_weight_decay(self, variables):
@@ -107,13 +119,13 @@ class LossAwareOptimizer(keras.optimizers.Optimizer):
         """The gradients and the rate; zeros if something is not finite."""
         loss = ops.cast(loss, "float32")
         finite = ops.logical_and(ops.isfinite(loss), ops.isfinite(squared_norm(gradients)))
-        before = [ops.copy(scalar) for scalar in self._scalars]
-        wanted = self.rate(loss, gradients, variables)
-        self.last_rate.assign(ops.clip(wanted, 0.0, ops.cast(most, "float32")))
-        for scalar, old in zip(self._scalars, before, strict=True):
-            scalar.assign(ops.where(finite, scalar, old))
+        memory = {name: ops.convert_to_tensor(v) for name, v in self._scalars.items()}
+        rate, changed = self.rate(loss, gradients, variables, memory)
+        for name, value in changed.items():
+            self._scalars[name].assign(ops.where(finite, value, memory[name]))
+        rate = ops.where(finite, ops.clip(rate, 0.0, ops.cast(most, "float32")), 0.0)
+        self.last_rate.assign(ops.where(finite, rate, ops.convert_to_tensor(self.last_rate)))
         self.skipped.assign_add(ops.cast(ops.logical_not(finite), "int32"))
-        rate = ops.where(finite, self.last_rate, 0.0)
         return [ops.where(finite, g, ops.zeros_like(g)) for g in gradients], rate
 
     def get_config(self):

@@ -51,7 +51,7 @@ class SAGD(LossAwareOptimizer):
 
     Attributes:
         batches: m, a scalar variable, once the optimizer is built.
-        steps: how many steps were made, an integer variable.
+        steps: how many steps were made, a scalar variable.
 
     Raises:
         ValueError: an argument is out of range.
@@ -82,64 +82,69 @@ class SAGD(LossAwareOptimizer):
         self.largest = check_count(largest, "largest", least=self.smallest)
         self.decay = check_number(decay, "decay", least=0, most=1)
 
+    @property
+    def remembered(self):
+        sums = dict.fromkeys(("steps", "count", "squares", "losses"), 0.0)
+        means = dict.fromkeys(("gap", "variance", "slope"), 0.0)
+        return {"batches": float(self.smallest), "due": 1.0, **sums, **means}
+
+    @property
+    def batches(self):
+        return self._scalars["batches"]
+
+    @property
+    def steps(self):
+        return self._scalars["steps"]
+
     def build(self, variables):
         if self.built:
             return
         super().build(variables)
         self._sums = self.add_optimizer_variables(variables, "gradient_sum")
-        self.batches = self.add_scalar("batches", self.smallest)
-        self.steps = self.add_scalar("steps", dtype="int32")
-        self._count = self.add_scalar("count")  # batches in the sums
-        self._due = self.add_scalar("due", 1.0)  # whether the last batch ended a step
-        self._squares = self.add_scalar("sum_of_squares")  # of the batches' gradients
-        self._losses_sum = self.add_scalar("sum_of_losses")
-        self._gap = self.add_scalar("mean_gap")
-        self._variance = self.add_scalar("mean_variance")
-        self._slope = self.add_scalar("mean_slope")
 
-    def rate(self, loss, gradients, variables):
-        fresh = self._due > 0
+    def rate(self, loss, gradients, variables, memory):
+        fresh = memory["due"] > 0  # the last batch ended a step
 
         def added(total, value):
             return ops.where(fresh, value, total + value)
 
-        k = added(self._count, 1.0)
-        squares = added(self._squares, squared_norm(gradients))
-        losses = added(self._losses_sum, loss)
-        due = k >= self.batches
-        sums = [self._sums[self._get_variable_index(v)] for v in variables]
+        k = added(memory["count"], 1.0)
+        squares = added(memory["squares"], squared_norm(gradients))
+        losses = added(memory["losses"], loss)
+        sums = [ops.convert_to_tensor(self._sums[self._get_variable_index(v)]) for v in variables]
         totals = [added(total, g) for total, g in zip(sums, gradients, strict=True)]
         mean = squared_norm(totals) / k**2  # |G|^2
         # E|g|^2 = s + V, E|G|^2 = s + V / k.
         variance = (squares / k - mean) * k / ops.maximum(k - 1, 1)
         found = {
-            "_gap": losses / k - self.f_star,
-            "_variance": variance,
-            "_slope": ops.maximum(mean - variance / k, 0),
+            "gap": losses / k - self.f_star,
+            "variance": variance,
+            "slope": ops.maximum(mean - variance / k, 0),
         }
-        n = ops.cast(self.steps + 1, "float32")
-        weight = ops.where(due, ops.maximum(1 / n, 1 - self.decay), 0.0)
-        for name, value in found.items():
-            scalar = getattr(self, name)
-            scalar.assign(scalar + weight * (value - scalar))
+        due = k >= memory["batches"]
+        steps = memory["steps"] + ops.cast(due, "float32")
+        weight = ops.maximum(1 / ops.maximum(steps, 1), 1 - self.decay) * ops.cast(due, "float32")
+        means = {name: memory[name] + weight * (new - memory[name]) for name, new in found.items()}
         h = ops.cast(self.learning_rate, "float32")
         rule, _ = RULES[self.rule]
-        wanted = rule(h, self._gap, self._variance, self._slope, self.theta)
+        wanted = rule(h, means["gap"], means["variance"], means["slope"], self.theta)
         wanted = ops.clip(ops.ceil(wanted), self.smallest, self.largest)
-        self.batches.assign(ops.where(due, wanted, self.batches))
-        self.steps.assign_add(ops.cast(due, "int32"))
-        self._count.assign(k)
-        self._squares.assign(squares)
-        self._losses_sum.assign(losses)
-        self._due.assign(ops.cast(due, "float32"))
-        return ops.where(due, h, 0.0)
+        return ops.where(due, h, 0.0), {
+            "batches": ops.where(due, wanted, memory["batches"]),
+            "due": ops.cast(due, "float32"),
+            "steps": steps,
+            "count": k,
+            "squares": squares,
+            "losses": losses,
+            **means,
+        }
 
     def update_step(self, gradient, variable, learning_rate):
-        total = self._sums[self._get_variable_index(variable)]
-        summed = ops.where(ops.equal(self._count, 1), gradient, total + gradient)
-        self.assign(total, summed)
-        mean = summed / ops.cast(self._count, variable.dtype)
-        super().update_step(mean, variable, learning_rate, active=learning_rate > 0)
+        slot = self._sums[self._get_variable_index(variable)]
+        count = ops.cast(self._scalars["count"], variable.dtype)
+        total = ops.where(count == 1, gradient, ops.convert_to_tensor(slot) + gradient)
+        self.assign(slot, total)
+        super().update_step(total / count, variable, learning_rate, active=learning_rate > 0)
 
     def get_config(self):
         names = ("rule", "theta", "f_star", "smallest", "largest", "decay")

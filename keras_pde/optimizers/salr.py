@@ -1,4 +1,3 @@
-import math
 import numbers
 
 from keras import ops
@@ -97,53 +96,47 @@ class SALR(LossAwareOptimizer):
         arguments = {"loss_decay": 0.9, "smallest": 1e-5, **kwargs}
         return cls(0.1, f_star, window=window, **arguments)
 
-    def build(self, variables):
-        if self.built:
-            return
-        super().build(variables)
-        self._seen = self.add_scalar("seen")
-        self._loss = self.add_scalar("mean_loss")
-        self._square = self.add_scalar("mean_square")
-        self._best = self.add_scalar("best_loss")
-        self._gap = self.add_scalar("gap")
-        self._level = self.add_scalar("level")
-        self._stalled = self.add_scalar("stalled")
+    @property
+    def remembered(self):
+        names = ["seen", "loss", "square"]
+        names += ["kept"] if self.window > 1 else []
+        names += {"running_min": ["best"], "target": ["best", "gap", "level", "stalled"]}.get(
+            self.f_star, []
+        )
+        return dict.fromkeys(names, 0.0)
 
-    def rate(self, loss, gradients, variables):
-        n = self._seen + 1
-        self._seen.assign(n)
-        self._loss.assign(_mean(self._loss, loss, n, self.loss_decay))
+    def rate(self, loss, gradients, variables, memory):
+        n = memory["seen"] + 1
         within = ops.mod(n - 1, self.window) + 1
-        squares = (within, 1.0) if self.window > 1 else (n, self.square_decay)
-        self._square.assign(_mean(self._square, squared_norm(gradients), *squares))
-        gap = self._loss - self._lowest(n)
-        rate = ops.maximum(self.factor * gap / ops.maximum(self._square, 1e-30), self.smallest)
-        if self.window == 1:
-            return rate
-        kept = ops.where(ops.equal(n, 1), math.inf, self.last_rate)
-        return ops.where(ops.equal(within, self.window), rate, kept)
+        weights = (within, 1.0) if self.window > 1 else (n, self.square_decay)
+        f = _mean(memory["loss"], loss, n, self.loss_decay)
+        square = _mean(memory["square"], squared_norm(gradients), *weights)
+        lowest, changed = self._lowest(f, ops.equal(n, 1), memory)
+        rate = self.factor * (f - lowest) / ops.maximum(square, 1e-30)
+        rate = ops.maximum(rate, self.smallest)
+        if self.window > 1:
+            # What it begins with is above any cap.
+            kept = ops.where(ops.equal(n, 1), 1e30, memory["kept"])
+            rate = changed["kept"] = ops.where(ops.equal(within, self.window), rate, kept)
+        return rate, {"seen": n, "loss": f, "square": square, **changed}
 
-    def _lowest(self, n):
-        """f*, as the rule says."""
+    def _lowest(self, f, first, memory):
+        """f*, as the rule says, and the memory that has changed."""
         if self.f_star not in RULES:
-            return self.f_star
-        first, loss = ops.equal(n, 1), self._loss
-        best = ops.where(first, loss, ops.minimum(self._best, loss))
+            return self.f_star, {}
+        best = ops.where(first, f, ops.minimum(memory["best"], f))
         if self.f_star == "running_min":
-            self._best.assign(best)
-            return self.margin * best
+            return self.margin * best, {"best": best}
         # The level is best - gap, as of the last change; at first half of the first loss.
-        level = ops.where(first, loss / 2, self._level)
-        reached = loss <= level
-        stalled = ops.where(ops.logical_or(first, reached), 0.0, self._stalled + 1)
+        level = ops.where(first, f / 2, memory["level"])
+        reached = f <= level
+        stalled = ops.where(ops.logical_or(first, reached), 0.0, memory["stalled"] + 1)
         late = stalled >= self.patience
-        gap = ops.where(first, ops.abs(loss) / 2, ops.where(late, self._gap / 2, self._gap))
+        gap = ops.where(late, memory["gap"] / 2, memory["gap"])
+        gap = ops.where(first, ops.abs(f) / 2, gap)
         level = ops.where(ops.logical_or(reached, late), best - gap, level)
-        self._best.assign(best)
-        self._gap.assign(gap)
-        self._level.assign(level)
-        self._stalled.assign(ops.where(late, 0.0, stalled))
-        return level
+        stalled = ops.where(late, 0.0, stalled)
+        return level, {"best": best, "gap": gap, "level": level, "stalled": stalled}
 
     def get_config(self):
         names = ("f_star", "factor", "loss_decay", "square_decay", "margin", "patience", "window")

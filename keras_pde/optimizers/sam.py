@@ -2,6 +2,7 @@ from keras import ops
 
 from keras_pde.checks import check_number
 from keras_pde.optimizers import replicas
+from keras_pde.optimizers.cyclic_optimizer import chosen
 from keras_pde.optimizers.loss_aware_optimizer import squared_norm
 from keras_pde.optimizers.wrapper_optimizer import WrapperOptimizer
 from keras_pde.registry import register
@@ -56,36 +57,35 @@ class SAM(WrapperOptimizer):
         climbing = ops.equal(self.phase, 0)
         total = replicas.summed_gradients(self, gradients, variables)
         # rho T^2 g / |T g|
-        scales = [self.scale(v) for v in variables]
+        scales = [self.scale(ops.convert_to_tensor(v)) for v in variables]
         scaled = [
             T * ops.cast(g, v.dtype) for T, g, v in zip(scales, total, variables, strict=True)
         ]
         length = self.rho / ops.maximum(ops.sqrt(squared_norm(scaled)), 1e-12)
         climbs = [ops.cast(length, g.dtype) * T * g for T, g in zip(scales, scaled, strict=True)]
 
-        def back(y):
-            anchor = self._anchors[self._get_variable_index(y)]
-            x = ops.where(climbing, y, anchor)
+        def back(variable):
+            anchor = self._anchors[self._get_variable_index(variable)]
+            y, x = ops.convert_to_tensor(variable), ops.convert_to_tensor(anchor)
+            x = ops.where(climbing, y, x)
             self.assign(anchor, x)
-            self.assign(y, x)
+            self.assign(variable, x)
 
         def undo(variable, old):
-            self.assign(variable, ops.where(climbing, old, variable))
+            self.assign(variable, ops.where(climbing, old, ops.convert_to_tensor(variable)))
 
-        def climb(y, direction):
-            self.assign_add(y, ops.where(climbing, direction, ops.zeros_like(direction)))
+        def climb(variable, direction):
+            self.assign_add(variable, ops.where(climbing, direction, ops.zeros_like(direction)))
 
         replicas.update(self, back, variables)
         kept = [*variables, *self.inner.variables]
-        before = [ops.copy(v) for v in kept]
+        before = [ops.copy(ops.convert_to_tensor(v)) for v in kept]
         self.inner.apply(gradients, variables)
         replicas.update(self, undo, kept, before)
         replicas.update(self, climb, variables, climbs)
 
     def evaluation_values(self):
-        at_rest = ops.equal(self.phase, 0)
-        pairs = zip(self._trainable_variables, self._anchors, strict=True)
-        return [ops.where(at_rest, value, anchor) for value, anchor in pairs]
+        return chosen(ops.equal(self.phase, 0), self._trainable_variables, self._anchors)
 
     def get_config(self):
         inner = super().get_config()["inner"]

@@ -33,8 +33,8 @@ class SPS(LossAwareOptimizer):
         super().__init__(learning_rate, **kwargs)
         self.c, self.f_star = check_number(c, "c", above=0), check_number(f_star, "f_star")
 
-    def rate(self, loss, gradients, variables):
-        return (loss - self.f_star) / ops.maximum(self.c * squared_norm(gradients), 1e-30)
+    def rate(self, loss, gradients, variables, memory):
+        return (loss - self.f_star) / ops.maximum(self.c * squared_norm(gradients), 1e-30), {}
 
     def get_config(self):
         return {**super().get_config(), "c": self.c, "f_star": self.f_star}

@@ -2,6 +2,7 @@ from keras import ops
 
 from keras_pde.checks import check_count
 from keras_pde.optimizers import replicas
+from keras_pde.optimizers.cyclic_optimizer import chosen
 from keras_pde.optimizers.wrapper_optimizer import WrapperOptimizer
 from keras_pde.registry import register
 
@@ -50,23 +51,25 @@ class StochasticWeightAveraging(WrapperOptimizer):
     @property
     def averaged(self):
         """How many weights are in the mean: an integer tensor."""
-        return ops.maximum(ops.floor_divide(self.iterations - self.start, self.period), 0)
+        return ops.maximum(
+            ops.floor_divide(ops.convert_to_tensor(self.iterations) - self.start, self.period), 0
+        )
 
     def step(self, gradients, variables):
         self.inner.apply(gradients, variables)
-        passed = self.iterations + 1 - self.start
+        passed = ops.convert_to_tensor(self.iterations) + 1 - self.start
         counts = ops.logical_and(passed > 0, ops.equal(ops.mod(passed, self.period), 0))
 
-        def average(y):
-            mean = self._means[self._get_variable_index(y)]
+        def average(variable):
+            slot = self._means[self._get_variable_index(variable)]
+            y, mean = ops.convert_to_tensor(variable), ops.convert_to_tensor(slot)
             share = ops.cast(self.period / passed, y.dtype)  # 1 / n
-            self.assign(mean, ops.where(counts, mean + share * (y - mean), mean))
+            self.assign(slot, ops.where(counts, mean + share * (y - mean), mean))
 
         replicas.update(self, average, variables)
 
     def evaluation_values(self):
-        pairs = zip(self._trainable_variables, self._means, strict=True)
-        return [ops.where(self.averaged > 0, mean, value) for value, mean in pairs]
+        return chosen(self.averaged > 0, self._means, self._trainable_variables)
 
     def get_config(self):
         return {
