@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
+from keras_pde import optimizers
 from keras_pde.layers import ContinuousBlock, batch_norm
 from keras_pde.layers.continuous import bases, depth
 from keras_pde.training import RobustModel, callbacks, objectives, slots
@@ -127,6 +128,13 @@ OPTIMIZERS = {
     "rmsprop": lambda: keras.optimizers.RMSprop(0.01, momentum=0.5, centered=True),
     "adagrad": lambda: keras.optimizers.Adagrad(0.05),
     "ema": lambda: keras.optimizers.Adam(0.01, use_ema=True),
+    # Three epochs of two batches end within a cycle of five.
+    "entropy": lambda: optimizers.EntropySGD(1.0, 0.02, 5, 0.1, momentum=0.3, inner_momentum=0.5),
+    "sam": lambda: optimizers.SAM(keras.optimizers.Adam(0.01)),
+    "lookahead": lambda: optimizers.Lookahead(keras.optimizers.Adam(0.01), 5),
+    "averaging": lambda: optimizers.StochasticWeightAveraging(keras.optimizers.Adam(0.01), 2),
+    "salr": lambda: optimizers.SALR(0.02, momentum=0.9),
+    "sagd": lambda: optimizers.SAGD(0.1, smallest=2, largest=2),
 }
 
 

@@ -5,6 +5,7 @@ import json
 
 import keras
 import numpy as np
+import objective_cases
 import pytest
 from keras import ops
 from optimizer_cases import (
@@ -20,6 +21,7 @@ from optimizer_cases import (
     variables,
 )
 
+import keras_pde as kp
 from keras_pde import registry
 
 BACKEND = keras.backend.backend()
@@ -138,6 +140,17 @@ class TestBank:
         jitted = compiled(quiet(entry), jit_compile=True)
         fit(jitted)
         assert_equal(plain.get_weights(), jitted.get_weights(), rtol=1e-3, atol=1e-5)
+
+    def test_robust_training(self, entry):
+        """The objectives' own training step hands over loss and gradients as Keras' does."""
+        x, y, _ = objective_cases.batch()
+        robust = objective_cases.train_with(
+            objective_cases.smooth_network(),
+            kp.objectives.GradientPenalty("l2", weight=0.1),
+            eager(entry),
+        )
+        losses = robust.fit(x, y, batch_size=3, epochs=20, shuffle=False, verbose=0).history["loss"]
+        assert losses[-1] < losses[0]
 
     def test_schedule(self, entry):
         schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 4, 0.5)

@@ -70,13 +70,17 @@ class CyclicOptimizer(keras.optimizers.Optimizer):
         """The weights to evaluate: one tensor a trainable variable."""
         raise NotImplementedError
 
-    def finalize_variable_values(self, var_list):
-        """Ends the cycle with the evaluation weights, or the moving average, in the model."""
+    def end_cycle(self):
+        """Puts the evaluation weights into the model, from which the next step begins a cycle."""
         for variable, value in zip(
             self._trainable_variables, self.evaluation_values(), strict=True
         ):
             variable.assign(value)
         self._origin.assign(self.iterations)
+
+    def finalize_variable_values(self, var_list):
+        """Ends the cycle; the model has the evaluation weights, or with `use_ema` the average."""
+        self.end_cycle()
         super().finalize_variable_values(var_list)
 
     def get_config(self):

@@ -71,7 +71,7 @@ class LossAwareOptimizer(keras.optimizers.Optimizer):
         self.last_rate = self._scalar("last_rate", 0.0, "float32")
         self.skipped = self._scalar("skipped", 0, "int32")
         if self.momentum:
-            self._velocities = self.add_optimizer_variables(variables, "velocity")
+            self._average_gradients = self.add_optimizer_variables(variables, "velocity")
 
     def _scalar(self, name, value, dtype):
         """A variable that all replicas share."""
@@ -85,7 +85,7 @@ class LossAwareOptimizer(keras.optimizers.Optimizer):
     def update_step(self, gradient, variable, learning_rate, active=True):
         rate, g = ops.cast(learning_rate, variable.dtype), ops.cast(gradient, variable.dtype)
         if self.momentum:
-            slot = self._velocities[self._get_variable_index(variable)]
+            slot = self._average_gradients[self._get_variable_index(variable)]
             velocity = ops.convert_to_tensor(slot)
             v = velocity + (1 - self.momentum) * (g - velocity)
             self.assign(slot, ops.where(active, v, velocity))

@@ -100,7 +100,7 @@ class SAGD(LossAwareOptimizer):
         if self.built:
             return
         super().build(variables)
-        self._sums = self.add_optimizer_variables(variables, "gradient_sum")
+        self._gradient_sums = self.add_optimizer_variables(variables, "gradient_sum")
 
     def rate(self, loss, gradients, variables, memory):
         fresh = memory["due"] > 0  # the last batch ended a step
@@ -111,8 +111,9 @@ class SAGD(LossAwareOptimizer):
         k = added(memory["count"], 1.0)
         squares = added(memory["squares"], squared_norm(gradients))
         losses = added(memory["losses"], loss)
-        sums = [ops.convert_to_tensor(self._sums[self._get_variable_index(v)]) for v in variables]
-        totals = [added(total, g) for total, g in zip(sums, gradients, strict=True)]
+        sums = [self._gradient_sums[self._get_variable_index(v)] for v in variables]
+        pairs = zip(map(ops.convert_to_tensor, sums), gradients, strict=True)
+        totals = [added(total, g) for total, g in pairs]
         mean = squared_norm(totals) / k**2  # |G|^2
         # E|g|^2 = s + V, E|G|^2 = s + V / k.
         variance = (squares / k - mean) * k / ops.maximum(k - 1, 1)
@@ -140,7 +141,7 @@ class SAGD(LossAwareOptimizer):
         }
 
     def update_step(self, gradient, variable, learning_rate):
-        slot = self._sums[self._get_variable_index(variable)]
+        slot = self._gradient_sums[self._get_variable_index(variable)]
         count = ops.cast(self._scalars["count"], variable.dtype)
         total = ops.where(count == 1, gradient, ops.convert_to_tensor(slot) + gradient)
         self.assign(slot, total)

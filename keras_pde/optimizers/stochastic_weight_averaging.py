@@ -71,6 +71,13 @@ class StochasticWeightAveraging(WrapperOptimizer):
     def evaluation_values(self):
         return chosen(self.averaged > 0, self._means, self._trainable_variables)
 
+    def end_cycle(self):
+        """Nothing: between two weights that count, the model's are those of the training."""
+
+    def finalize_variable_values(self, var_list):
+        WrapperOptimizer.end_cycle(self)
+        super().finalize_variable_values(var_list)
+
     def get_config(self):
         return {
             "inner": super().get_config()["inner"],

@@ -50,6 +50,9 @@ class WrapperOptimizer(CyclicOptimizer):
     def learning_rate(self, learning_rate):
         self.inner.learning_rate = learning_rate
 
+    def exclude_from_weight_decay(self, var_list=None, var_names=None):
+        self.inner.exclude_from_weight_decay(var_list, var_names)
+
     def apply(self, grads, trainable_variables=None):
         if not self.built:
             self.build(list(trainable_variables))

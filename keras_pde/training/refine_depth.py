@@ -4,6 +4,7 @@ import keras
 
 from keras_pde.checks import check_count
 from keras_pde.layers.continuous import bases, depth
+from keras_pde.optimizers import CyclicOptimizer
 from keras_pde.training import slots
 
 
@@ -14,7 +15,8 @@ class RefineDepth(keras.callbacks.Callback):
     of depth so that theta(t) stays what it was, and training goes on. The optimizer goes on, too:
     its learning rate and iterations stay, and its memory travels with the coefficients, so that the
     updates of Adam and its relatives are continuous. (Plain SGD steps half as far in the space of
-    functions after each refinement, since each of two coefficients has half the gradient.)
+    functions after each refinement, since each of two coefficients has half the gradient.
+    Optimizers that work in cycles end theirs before, and forget the momentum of outer steps.)
 
     Source: Queiruga et al., 2020 (arXiv 2008.02389), who start the optimizer anew.
 
@@ -61,6 +63,9 @@ def refine_in_training(model):
     """Refines a compiled model in place, with its optimizer and compiled functions."""
     if keras.backend.backend() == "jax":
         model.jax_state_sync()
+    for optimizer in slots.nested(model.optimizer):
+        if isinstance(optimizer, CyclicOptimizer) and optimizer.built:
+            optimizer.end_cycle()
     position = {id(v): i for i, v in enumerate(model.trainable_variables)}
     transfers = {}
     for block in depth.blocks(model):

@@ -10,12 +10,15 @@ _KINDS = {
     "momentums": "gradients",
     "_momentums": "gradients",
     "_average_gradients": "gradients",
+    "_gradient_sums": "gradients",
     "_accumulated_gradients": "gradients",
     "_m": "gradients",
     "_velocities": "squares",
     "_velocity_hats": "squares",
     "_accumulators": "squares",
     "_model_variables_moving_average": "weights",
+    "_anchors": "weights",
+    "_means": "weights",
 }
 _NO_SLOTS = ("_variables", "_trainable_variables")
 
@@ -34,12 +37,12 @@ def carried_over(optimizer, variables, transfers):
     """
     new = type(optimizer).from_config(optimizer.get_config())
     new.build(variables)
-    for old, fresh in zip(_nested(optimizer), _nested(new), strict=True):
+    for old, fresh in zip(nested(optimizer), nested(new), strict=True):
         _carry(old, fresh, transfers)
     return new
 
 
-def _nested(optimizer):
+def nested(optimizer):
     """The optimizer, and those that it wraps, as loss scaling does."""
     while optimizer is not None:
         yield optimizer
