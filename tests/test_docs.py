@@ -37,6 +37,13 @@ def test_code_on_equations_runs(capsys, monkeypatch, tmp_path):
     assert keras.models.load_model("small.keras").count_params() > 0
 
 
+def test_code_on_optimizers_runs():
+    (code,) = _blocks("docs/optimizers.md", "python")
+    found = {}
+    exec(compile(code.replace("[:1024]", "[:256]"), "optimizers.md", "exec"), found)
+    assert found["model"].optimizer is found["optimizer"]
+
+
 def test_readme_is_short():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 200
 

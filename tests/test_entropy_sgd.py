@@ -159,6 +159,19 @@ def test_thermal_noise_is_a_temperature():
         optimizers.EntropySGD(thermal_noise=1e-3, temperature=1.0)
 
 
+def test_settings_of_the_paper():
+    """All-CNN: ten outer epochs of 20 inner steps a batch; the rate drops after the 4th and 8th."""
+    optimizer = optimizers.EntropySGD.paper("allcnn", batches=3)
+    assert (optimizer.scope, optimizer.temperature) == (0.03, pytest.approx(5e-9))
+    schedule = optimizer._learning_rate
+    rates = [float(schedule(epoch * 20 * 3 + 1)) for epoch in (0, 3, 4, 7, 8, 9)]
+    assert rates == pytest.approx([1, 1, 0.2, 0.2, 0.04, 0.04])
+    for network in ("mnistfc", "lenet", "ptb"):
+        assert optimizers.EntropySGD.paper(network, 3, seed=7).seed == 7
+    with pytest.raises(ValueError, match="Did you mean 'lenet'"):
+        optimizers.EntropySGD.paper("lanet", 3)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -1,5 +1,6 @@
 """Reports that say what a network does, from its equations and its weights."""
 
+from keras_pde.analysis import hamilton_jacobi
 from keras_pde.analysis.convergence_report import (
     ConvergenceReport,
     SolverResult,
@@ -13,5 +14,6 @@ __all__ = [
     "SolverResult",
     "StabilityReport",
     "convergence_report",
+    "hamilton_jacobi",
     "stability_report",
 ]

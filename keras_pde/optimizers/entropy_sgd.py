@@ -1,10 +1,11 @@
 import math
 
+import keras
 from keras import ops
 
 from keras_pde.checks import check_number
 from keras_pde.optimizers.anchored_optimizer import AnchoredOptimizer
-from keras_pde.registry import register
+from keras_pde.registry import register, unknown_name
 
 
 @register(
@@ -106,6 +107,29 @@ class EntropySGD(AnchoredOptimizer):
         self.momentum = check_number(momentum, "momentum", least=0, most=1)
         self.inner_momentum = check_number(inner_momentum, "inner_momentum", least=0, most=1)
 
+    @classmethod
+    def paper(cls, network, batches, **kwargs):
+        """The setting of the ICLR paper for one of its networks, with its schedule.
+
+        Outer epochs of the paper are `inner_steps` epochs of `fit`.
+
+        Args:
+            network: `"mnistfc"`, `"lenet"`, `"allcnn"` or `"ptb"`.
+            batches: of an epoch.
+            **kwargs: instead of the paper's.
+
+        Raises:
+            ValueError: the network is none of the paper's.
+        """
+        if network not in _PAPER:
+            raise unknown_name("network", network, _PAPER)
+        arguments, drops, factor = _PAPER[network]
+        arguments = {**arguments, **kwargs}
+        boundaries = [epoch * arguments["inner_steps"] * batches for epoch in drops]
+        rates = [factor**i for i in range(len(drops) + 1)]
+        schedule = keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, rates)
+        return cls(**{"learning_rate": schedule, **arguments})
+
     @property
     def memory(self):
         moving = {"velocity": self.inner_momentum, "outer_velocity": self.momentum}
@@ -134,6 +158,38 @@ class EntropySGD(AnchoredOptimizer):
         names = ("inner_learning_rate", "scope", "scope_growth", "average_weight", "temperature")
         names += ("momentum", "inner_momentum")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+# Table 1 and section 5: arguments, outer epochs after which the outer rate drops, and its factor.
+# Momentum is said to be Nesterov's in both loops.
+_MNIST = {
+    "inner_learning_rate": 0.1,
+    "inner_steps": 20,
+    "scope": 1e-4,
+    "scope_growth": 1e-3,
+    "thermal_noise": 1e-3,
+    "momentum": 0.9,
+    "inner_momentum": 0.9,
+}
+_PAPER = {
+    "mnistfc": (_MNIST, (2,), 0.1),
+    "lenet": (_MNIST, (2,), 0.1),
+    "allcnn": ({**_MNIST, "scope": 0.03, "thermal_noise": 1e-4}, (4, 8), 0.2),
+    "ptb": (
+        {
+            **_MNIST,
+            "inner_learning_rate": 1.0,
+            "inner_steps": 5,
+            "scope": 1e-3,
+            "scope_growth": 0.0,
+            "thermal_noise": 1e-4,
+            "momentum": 0.5,
+            "inner_momentum": 0.5,
+        },
+        (3, 4),
+        0.1,
+    ),
+}
 
 
 def nesterov(d, memory, name, momentum):
