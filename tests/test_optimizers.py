@@ -225,6 +225,11 @@ class TestBank:
         optimizer.finalize_variable_values(weights)
         assert end < float(weights[0][0]) < 1
 
+        optimizer, weights = quiet(entry, use_ema=True), variables([1.0])
+        step(optimizer, weights, 1.0, [np.array([1.0])])
+        optimizer.finalize_variable_values(weights)
+        assert float(weights[0][0]) > 0.5  # not the zeros that the average begins with
+
     def test_batches_of_a_sparse_gradient(self, entry):
         """An embedding's gradient, which TensorFlow gives as slices."""
         keras.utils.set_random_seed(0)

@@ -126,7 +126,8 @@ class AnchoredOptimizer(CyclicOptimizer):
             self.assign(slot[index], memory[name])
         if self.use_ema:
             slot = self._model_variables_moving_average[index]
-            average = ops.convert_to_tensor(slot)
+            begun = self.iterations > 0
+            average = ops.where(begun, ops.convert_to_tensor(slot), x)
             momentum = ops.where(ops.equal(self.cycle, 0), 0.0, self.ema_momentum)
             later = x_next + ops.cast(momentum, dtype) * (average - x_next)
             self.assign(slot, ops.where(last, later, average))
