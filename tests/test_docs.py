@@ -72,6 +72,7 @@ from keras import ops
 from keras_pde import geometry
 from keras_pde.attacks import PGD
 from keras_pde.checks import check_number
+from keras_pde.optimizers import AnchoredOptimizer
 from keras_pde.models._common import dense_logits, initializers, normalized_input
 from keras_pde.registry import register
 """
@@ -95,5 +96,10 @@ def test_contributing_components_work(additions):
     assert result.success.any()
     block = kp.layers.ContinuousBlock(additions["Damping"](0.5), steps=8)
     np.testing.assert_allclose(block(np.ones((1, 2), "float32")), np.exp(-0.5), rtol=1e-5)
-    components = {"logit_penalty", "momentum", "damping", "linear"}
+    x = keras.Variable(1.0)
+    extragradient = additions["Extragradient"](0.1)
+    for _ in range(2):
+        extragradient.apply([x.value], [x])  # f = x^2 / 2
+    assert float(x.value) == pytest.approx(1 - 0.1 * (1 - 0.1))
+    components = {"logit_penalty", "momentum", "damping", "extragradient", "linear"}
     assert components <= {name for _, name in registry._entries}
