@@ -110,7 +110,7 @@ class TestBank:
 
     def test_fit_lowers_the_loss(self, entry):
         losses = fit(compiled(eager(entry)), epochs=15)
-        assert losses[-1] < 0.7 * losses[0]
+        assert losses[-1] < 0.8 * losses[0]
 
     def test_fit_resumes_from_the_middle_of_a_cycle(self, entry, tmp_path):
         """Bit by bit, noise included: eight batches, saved after the fifth by a callback."""
