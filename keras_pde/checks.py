@@ -112,8 +112,8 @@ def check_count(value, what, least=1):
 
 
 def check_number(value, what, least=-math.inf, above=-math.inf, most=math.inf):
-    """The value as a float; a `ValueError` if it is not finite or out of its range."""
-    if least <= value <= most and above < value < math.inf:
+    """The value as a float; a `ValueError` if it is no finite number or out of its range."""
+    if isinstance(value, numbers.Real) and least <= value <= most and above < value < math.inf:
         return float(value)
     low = f"above {above:g}" if above > -math.inf else f"at least {least:g}"
     high = f" and at most {most:g}" if most < math.inf else ""

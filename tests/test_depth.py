@@ -138,6 +138,7 @@ OPTIMIZERS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:.*ends within a cycle")
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_training_goes_on_through_a_refinement(name):
     model = network(steps=1)

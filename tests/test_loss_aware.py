@@ -245,6 +245,7 @@ def test_loss_scaling_that_forwards_the_loss():
         (lambda: optimizers.SAGD(smallest=4, largest=3), "at least 4"),
         (lambda: optimizers.ALIG(gradient_accumulation_steps=2), "SAGD"),
         (lambda: optimizers.ALIG(1), "float"),
+        (lambda: optimizers.SALR(-1.0), "learning_rate"),
     ],
 )
 def test_bad_arguments(build, message):

@@ -24,6 +24,8 @@ from optimizer_cases import (
 import keras_pde as kp
 from keras_pde import registry
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*ends within a cycle")
+
 BACKEND = keras.backend.backend()
 OPTIMIZERS = [pytest.param(entry, id=entry.name) for entry in registry.entries("optimizer")]
 X = np.random.default_rng(0).normal(size=(48, 4)).astype("float32")

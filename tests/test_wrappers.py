@@ -8,7 +8,10 @@ from optimizer_cases import STARTS, minimise, parabola, variables
 
 from keras_pde import optimizers
 
-pytestmark = pytest.mark.usefixtures("float64")
+pytestmark = [
+    pytest.mark.usefixtures("float64"),
+    pytest.mark.filterwarnings("ignore:.*ends within a cycle"),
+]
 
 
 def arrays(values):
@@ -107,9 +110,10 @@ def test_the_learning_rate_is_that_of_the_inner_optimizer():
     [
         (keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD()), "LossScaleOptimizer"),
         (optimizers.Lookahead(), "Lookahead"),
+        (optimizers.EntropySGD(), "works in cycles"),
         (keras.optimizers.SGD(gradient_accumulation_steps=2), "gradient_accumulation_steps"),
     ],
-    ids=["loss scale", "wrapper", "accumulation"],
+    ids=["loss scale", "wrapper", "cycles", "accumulation"],
 )
 def test_inner_optimizers_that_cannot_be_wrapped(inner, message):
     with pytest.raises(ValueError, match=message):

@@ -1,7 +1,10 @@
+import numbers
+import warnings
+
 import keras
 from keras import ops
 
-from keras_pde.checks import check_count
+from keras_pde.checks import check_count, check_number
 from keras_pde.registry import unknown_name
 
 
@@ -39,6 +42,8 @@ class CyclicOptimizer(keras.optimizers.Optimizer):
                 "anchor within a cycle; expected None. `use_ema` averages what a cycle ends with, "
                 "and `keras.callbacks.SwapEMAWeights` evaluates the average."
             )
+        if isinstance(learning_rate, numbers.Real):
+            check_number(learning_rate, "learning_rate", least=0)
         super().__init__(learning_rate=learning_rate, **kwargs)
         self.inner_steps = check_count(inner_steps, "inner_steps")
         if evaluation_weights not in self.evaluation_choices:
@@ -80,6 +85,14 @@ class CyclicOptimizer(keras.optimizers.Optimizer):
 
     def finalize_variable_values(self, var_list):
         """Ends the cycle; the model has the evaluation weights, or with `use_ema` the average."""
+        if self.built and int(self.phase):
+            warnings.warn(
+                f"{type(self).__name__} ends within a cycle of {self.inner_steps} batches: the "
+                f"last {int(self.phase)} are lost, the model has the {self.evaluation_weights} of "
+                "before, and the next `fit` begins a cycle. Train a multiple of "
+                f"{self.inner_steps} batches, or take shorter cycles.",
+                stacklevel=2,
+            )
         self.end_cycle()
         super().finalize_variable_values(var_list)
 

@@ -1,3 +1,5 @@
+import numbers
+
 import keras
 from keras import ops
 
@@ -41,6 +43,8 @@ class LossAwareOptimizer(keras.optimizers.Optimizer):
                 "Received gradient_accumulation_steps, with which a step would see the loss of its "
                 "last batch only; expected None. `keras_pde.optimizers.SAGD` accumulates batches."
             )
+        if isinstance(learning_rate, numbers.Real):
+            check_number(learning_rate, "learning_rate", least=0)
         super().__init__(learning_rate=learning_rate, **kwargs)
         self.momentum = check_number(momentum, "momentum", least=0, most=1)
         self.nesterov = nesterov

@@ -37,7 +37,8 @@ class SAGD(LossAwareOptimizer):
     Source: Prazeres and Oberman, "Stochastic gradient descent with Polyak's learning rate", J. Sci.
     Comput. 89:25, 2021 (arXiv 1903.08688).
 
-    Within a step the weights do not change. Learning-rate schedules count batches of `fit`.
+    From one step to the next m at most doubles. Within a step the weights do not change, and
+    `last_rate` is 0. Learning-rate schedules count batches of `fit`.
 
     Args:
         learning_rate: h.
@@ -129,7 +130,9 @@ class SAGD(LossAwareOptimizer):
         h = ops.cast(self.learning_rate, "float32")
         rule, _ = RULES[self.rule]
         wanted = rule(h, means["gap"], means["variance"], means["slope"], self.theta)
-        wanted = ops.clip(ops.ceil(wanted), self.smallest, self.largest)
+        # At most doubled: the first estimates, of few batches, may say anything.
+        wanted = ops.minimum(ops.ceil(wanted), 2 * memory["batches"])
+        wanted = ops.clip(wanted, self.smallest, self.largest)
         return ops.where(due, h, 0.0), {
             "batches": ops.where(due, wanted, memory["batches"]),
             "due": ops.cast(due, "float32"),

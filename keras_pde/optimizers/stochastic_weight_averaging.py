@@ -12,8 +12,8 @@ class StochasticWeightAveraging(WrapperOptimizer):
     """Stochastic weight averaging: the mean of the weights that any optimizer passes.
 
     From step `start` on, the weights after every `period` steps enter a plain mean, which does not
-    act upon the training. `fit` ends with the mean in the model. Batch normalization has never seen
-    it: pass `keras_pde.callbacks.RecalibrateBatchNorm`.
+    act upon the training. `fit` ends with the mean in the model, from which another `fit` goes on.
+    Batch normalization has never seen it: pass `keras_pde.callbacks.RecalibrateBatchNorm`.
 
     Source: Izmailov, Podoprikhin, Garipov, Vetrov and Wilson, "Averaging weights leads to wider
     optima and better generalization", UAI 2018 (arXiv 1803.05407), algorithm 1.
@@ -76,7 +76,7 @@ class StochasticWeightAveraging(WrapperOptimizer):
 
     def finalize_variable_values(self, var_list):
         WrapperOptimizer.end_cycle(self)
-        super().finalize_variable_values(var_list)
+        self.inner.finalize_variable_values(var_list)
 
     def get_config(self):
         return {

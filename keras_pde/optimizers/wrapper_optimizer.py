@@ -84,12 +84,15 @@ class WrapperOptimizer(CyclicOptimizer):
 
 def _checked(inner):
     kind = type(inner).__name__
-    if isinstance(inner, (keras.optimizers.LossScaleOptimizer, WrapperOptimizer)) or hasattr(
-        inner, "optimizers"
-    ):
+    if isinstance(inner, keras.optimizers.LossScaleOptimizer):
         raise ValueError(
-            f"Received inner={kind}; expected one that makes steps itself, such as "
+            f"Received inner={kind}; expected an optimizer that makes steps itself, such as "
             "keras.optimizers.SGD. Put the loss scaling around this optimizer instead."
+        )
+    if isinstance(inner, CyclicOptimizer) or hasattr(inner, "optimizers"):
+        raise ValueError(
+            f"Received inner={kind}, which works in cycles or with several optimizers; expected "
+            "one that makes a step of all weights with each batch, such as keras.optimizers.SGD."
         )
     if inner.gradient_accumulation_steps:
         raise ValueError(
