@@ -111,8 +111,10 @@ class TestBank:
         assert float(weights[2][0]) < 3.0
 
     def test_fit_lowers_the_loss(self, entry):
-        losses = fit(compiled(eager(entry)), epochs=15)
+        model = compiled(eager(entry))
+        losses = fit(model, epochs=15)
         assert losses[-1] < 0.8 * losses[0]
+        assert fit(model)[0] < losses[0]
 
     def test_fit_resumes_from_the_middle_of_a_cycle(self, entry, tmp_path):
         """Bit by bit, noise included: eight batches, saved after the fifth by a callback."""
