@@ -81,7 +81,8 @@ class CyclicOptimizer(keras.optimizers.Optimizer):
             self._trainable_variables, self.evaluation_values(), strict=True
         ):
             variable.assign(value)
-        self._origin.assign(int(self.iterations))  # JAX takes no buffer twice
+        count = int(ops.convert_to_numpy(self.iterations))  # JAX takes no buffer twice
+        self._origin.assign(count)
 
     def finalize_variable_values(self, var_list):
         """Ends the cycle; the model has the evaluation weights, or with `use_ema` the average."""
