@@ -18,7 +18,7 @@ equations for optimizing deep neural networks", 2018 (arXiv 1704.04932).
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import integrate, ndimage, special
+import scipy  # its parts are loaded where they are used, not at the start
 
 _POINTS = 4001  # of a quadrature, by the trapezoidal rule
 _NEGLIGIBLE = 40.0  # logarithm of a factor below rounding
@@ -65,7 +65,7 @@ def local_entropy(f, x, t, beta) -> LocalEntropy:
     low, high = np.where(counts, y, np.inf).min(-1), np.where(counts, y, -np.inf).max(-1)
     y = low[..., None] + (high - low)[..., None] * np.linspace(0, 1, _POINTS)
     values = exponent(y)
-    norm = special.logsumexp(values, axis=-1)
+    norm = scipy.special.logsumexp(values, axis=-1)
     gibbs = np.exp(values - norm[..., None])
     mean = (gibbs * y).sum(-1)
     variance = (gibbs * (y - mean[..., None]) ** 2).sum(-1)
@@ -90,7 +90,7 @@ def sampled_slope(f, x, t, beta, samples=10_000, seed=0):
     x = np.asarray(x, "float64")
     z = np.random.default_rng(seed).normal(size=(samples, *x.shape))
     y = x + np.sqrt(t / beta) * z
-    weights = special.softmax(-beta * f(y))
+    weights = scipy.special.softmax(-beta * f(y))
     return (x - weights @ y) / t
 
 
@@ -138,7 +138,7 @@ def finite_differences(f, x, t, beta=np.inf):
 
     # With viscosity it is stiff, and each value depends on its neighbours only.
     options = {"method": "LSODA", "lband": 1, "uband": 1} if np.isfinite(beta) else {}
-    return integrate.solve_ivp(derivative, (0, t), f(x), **options).y[:, -1]
+    return scipy.integrate.solve_ivp(derivative, (0, t), f(x), **options).y[:, -1]
 
 
 def improvement(a, v, time, start, noise):
@@ -172,7 +172,9 @@ def improvement(a, v, time, start, noise):
         gain = P(time - r)
         return [-2 * (a + gain) * s + noise, gain**2 * s]
 
-    end = integrate.solve_ivp(moments, (0, time), [start**2, 0.0], rtol=1e-11, atol=1e-13).y[:, -1]
+    end = scipy.integrate.solve_ivp(moments, (0, time), [start**2, 0.0], rtol=1e-11, atol=1e-13).y[
+        :, -1
+    ]
     return free, v / 2 * end[0], end[1]
 
 
@@ -191,7 +193,7 @@ def cartoon(path, seed=0):
     x = np.linspace(-3, 3, 1201)
     y = np.linspace(-4, 4, 1601)
     noise = np.random.default_rng(seed).normal(size=len(y))
-    noise = ndimage.gaussian_filter1d(noise, 12)
+    noise = scipy.ndimage.gaussian_filter1d(noise, 12)
     noise *= 0.5 / noise.std()
 
     def f(y_):

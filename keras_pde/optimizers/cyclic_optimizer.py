@@ -72,8 +72,8 @@ class CyclicOptimizer(keras.optimizers.Optimizer):
         return ops.convert_to_tensor(self.iterations) - ops.convert_to_tensor(self._origin)
 
     def evaluation_values(self):
-        """The weights to evaluate: one tensor a trainable variable."""
-        raise NotImplementedError
+        """The weights to evaluate, one tensor a trainable variable: anchors within a cycle."""
+        return chosen(ops.equal(self.phase, 0), self._trainable_variables, self._anchors)
 
     def end_cycle(self):
         """Puts the evaluation weights into the model, from which the next step begins a cycle."""

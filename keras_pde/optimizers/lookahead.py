@@ -2,7 +2,6 @@ from keras import ops
 
 from keras_pde.checks import check_number
 from keras_pde.optimizers import replicas
-from keras_pde.optimizers.cyclic_optimizer import chosen
 from keras_pde.optimizers.wrapper_optimizer import WrapperOptimizer
 from keras_pde.registry import register
 
@@ -62,18 +61,11 @@ class Lookahead(WrapperOptimizer):
         self.inner.apply(gradients, variables)
         replicas.update(self, after, variables)
 
-    def evaluation_values(self):
-        return chosen(ops.equal(self.phase, 0), self._trainable_variables, self._anchors)
-
     def _read(self, variable):
         """The weights, their anchor's variable, and its value."""
         anchor = self._anchors[self._get_variable_index(variable)]
         return ops.convert_to_tensor(variable), anchor, ops.convert_to_tensor(anchor)
 
     def get_config(self):
-        return {
-            "inner": super().get_config()["inner"],
-            "sync_period": self.sync_period,
-            "slow_step_size": self.slow_step_size,
-            "name": self.name,
-        }
+        own = {"sync_period": self.sync_period, "slow_step_size": self.slow_step_size}
+        return {**super().get_config(), **own}

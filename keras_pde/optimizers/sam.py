@@ -2,7 +2,6 @@ from keras import ops
 
 from keras_pde.checks import check_number
 from keras_pde.optimizers import replicas
-from keras_pde.optimizers.cyclic_optimizer import chosen
 from keras_pde.optimizers.loss_aware_optimizer import squared_norm
 from keras_pde.optimizers.wrapper_optimizer import WrapperOptimizer
 from keras_pde.registry import register
@@ -84,9 +83,5 @@ class SAM(WrapperOptimizer):
         replicas.update(self, undo, kept, before)
         replicas.update(self, climb, variables, climbs)
 
-    def evaluation_values(self):
-        return chosen(ops.equal(self.phase, 0), self._trainable_variables, self._anchors)
-
     def get_config(self):
-        inner = super().get_config()["inner"]
-        return {"inner": inner, "rho": self.rho, "name": self.name}
+        return {**super().get_config(), "rho": self.rho}

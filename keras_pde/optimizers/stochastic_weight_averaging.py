@@ -79,9 +79,4 @@ class StochasticWeightAveraging(WrapperOptimizer):
         self.inner.finalize_variable_values(var_list)
 
     def get_config(self):
-        return {
-            "inner": super().get_config()["inner"],
-            "start": self.start,
-            "period": self.period,
-            "name": self.name,
-        }
+        return {**super().get_config(), "start": self.start, "period": self.period}

@@ -2,6 +2,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_pde.optimizers import CyclicOptimizer
+from keras_pde.training import slots
+
 
 class EvaluationWeights(keras.callbacks.Callback):
     """Shows validation and checkpoints the weights that the optimizer wants to be evaluated.
@@ -72,13 +75,11 @@ class EvaluationWeights(keras.callbacks.Callback):
         self._kept = None
 
     def _optimizer(self):
-        optimizer = self.model.optimizer
-        while not hasattr(optimizer, "evaluation_values"):
-            if not hasattr(optimizer, "inner_optimizer"):
-                raise ValueError(
-                    f"Received a model with the optimizer {type(self.model.optimizer).__name__}, "
-                    "which trains the weights that it evaluates; expected one of "
-                    "`keras_pde.optimizers` that works in cycles. Leave the callback out."
-                )
-            optimizer = optimizer.inner_optimizer
-        return optimizer
+        for optimizer in slots.nested(self.model.optimizer):
+            if isinstance(optimizer, CyclicOptimizer):
+                return optimizer
+        raise ValueError(
+            f"Received a model with the optimizer {type(self.model.optimizer).__name__}, which "
+            "trains the weights that it evaluates; expected one of `keras_pde.optimizers` that "
+            "works in cycles. Leave the callback out."
+        )
