@@ -4,8 +4,8 @@ from typing import Any
 from keras import ops
 
 from keras_pde import noise
+from keras_pde.optimizers import replicas
 from keras_pde.optimizers.cyclic_optimizer import CyclicOptimizer, chosen
-from keras_pde.optimizers.replicas import dense
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Step:
         x: their anchor.
         gradient: of the batch's loss, clipped, and summed over replicas.
         memory: name -> value of the slots.
-        cycle: scalar, how many outer steps there have been.
+        common: name -> scalar, of `common`.
         normal: function without arguments that returns standard normal numbers.
     """
 
@@ -25,7 +25,7 @@ class Step:
     x: Any
     gradient: Any
     memory: dict
-    cycle: Any
+    common: dict
     normal: Any
 
 
@@ -94,11 +94,27 @@ class AnchoredOptimizer(CyclicOptimizer):
             name: self.add_optimizer_variables(variables, name) for name in self.memory
         }
 
-    def update_step(self, gradient, variable, learning_rate):
-        index, dtype = self._get_variable_index(variable), variable.dtype
-        rate, gradient = ops.cast(learning_rate, dtype), ops.cast(dense(gradient), dtype)
+    def common(self, learning_rate):
+        """What all variables of a step share, computed once: name -> scalar tensor."""
         phase = self.phase
-        first, last = ops.equal(phase, 0), ops.equal(phase, self.inner_steps - 1)
+        return {
+            "batch": ops.convert_to_tensor(self.iterations),
+            "cycle": self.cycle,
+            "first": ops.equal(phase, 0),
+            "last": ops.equal(phase, self.inner_steps - 1),
+            "rate": learning_rate,
+        }
+
+    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+        common = self.common(learning_rate)
+        grads = replicas.summed_gradients(self, grads, trainable_variables)
+        every = [common] * len(grads)
+        replicas.update(self, self._step, trainable_variables, grads, every)
+
+    def _step(self, variable, gradient, common):
+        index, dtype = self._get_variable_index(variable), variable.dtype
+        rate, gradient = ops.cast(common["rate"], dtype), ops.cast(gradient, dtype)
+        first, last = common["first"], common["last"]
         decay = self.weight_decay if self._use_weight_decay(variable) else None
 
         y = ops.convert_to_tensor(variable)
@@ -111,9 +127,9 @@ class AnchoredOptimizer(CyclicOptimizer):
             y = y * (1 - decay * self.inner_learning_rate)
 
         def normal():
-            return noise.normal_at(self.seed, self.iterations, index, variable.shape, dtype)
+            return noise.normal_at(self.seed, common["batch"], index, variable.shape, dtype)
 
-        y, changed = self.inner_step(Step(y, x, gradient, memory, self.cycle, normal))
+        y, changed = self.inner_step(Step(y, x, gradient, memory, common, normal))
         memory |= changed
         x_next, changed = self.outer_step(x, memory, rate)
         memory |= {name: ops.where(last, new, memory[name]) for name, new in changed.items()}
@@ -126,17 +142,16 @@ class AnchoredOptimizer(CyclicOptimizer):
             self.assign(slot[index], memory[name])
         if self.use_ema:
             slot = self._model_variables_moving_average[index]
-            begun = self.iterations > 0
-            average = ops.where(begun, ops.convert_to_tensor(slot), x)
-            momentum = ops.where(ops.equal(self.cycle, 0), 0.0, self.ema_momentum)
+            average = ops.where(common["batch"] > 0, ops.convert_to_tensor(slot), x)
+            momentum = ops.where(ops.equal(common["cycle"], 0), 0.0, self.ema_momentum)
             later = x_next + ops.cast(momentum, dtype) * (average - x_next)
             self.assign(slot, ops.where(last, later, average))
 
     def _apply_weight_decay(self, variables):
-        """Is part of `update_step`, since the base class would use the outer learning rate."""
+        """Is part of the step, since the base class would use the outer learning rate."""
 
     def _update_model_variables_moving_average(self, trainable_variables):
-        """Is part of `update_step`, since the base class would average y."""
+        """Is part of the step, since the base class would average y."""
 
     def evaluation_values(self):
         slots = self._anchors if self.evaluation_weights == "anchor" else self._memories["mean"]

@@ -139,10 +139,14 @@ class EntropySGD(AnchoredOptimizer):
         restarted = {"mean": x, "velocity": ops.zeros_like(x)}
         return {name: value for name, value in restarted.items() if name in self.memory}
 
+    def common(self, learning_rate):
+        common = super().common(learning_rate)
+        growth = ops.exp(math.log1p(self.scope_growth) * ops.cast(common["cycle"], "float32"))
+        return {**common, "scope": self.scope * growth}
+
     def inner_step(self, step):
         rate = self.inner_learning_rate
-        growth = math.log1p(self.scope_growth) * ops.cast(step.cycle, step.y.dtype)
-        force = self.scope * ops.exp(growth) * (step.y - step.x)
+        force = ops.cast(step.common["scope"], step.y.dtype) * (step.y - step.x)
         d, changed = nesterov(step.gradient + force, step.memory, "velocity", self.inner_momentum)
         y = step.y - rate * d
         if self.temperature:
