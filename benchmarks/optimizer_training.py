@@ -2,9 +2,9 @@
 
 All methods see the same batches, in the order that a seed says, from the same initial weights, for
 as many epochs: each batch is one gradient. (`SAM` spends two on a step, `SAGD` two or more.) Every
-method has as many candidates as the others, but for `SALR` as it comes. One training of each
-candidate, with a seed of its own, and validation images of the training set choose; the chosen one
-is trained with other seeds, and the test images are looked at once, at the end of those.
+method has as many candidates as the others, but for `SALR` as it comes. Validation images of the
+training set choose, after trainings with seeds of their own; the chosen candidate is trained with
+other seeds, and the test images are looked at once, at the end of those.
 
 - LeNet on MNIST: Entropy-SGD against SGD and Adam; docs/optimizer_training.png has the validation
   loss by effective epochs.
@@ -36,7 +36,7 @@ from keras_pde.recipes.batches import Batches
 
 FIGURE = HERE.parent / "docs" / "optimizer_training.png"
 RUNS = Path(tempfile.gettempdir()) / "keras_pde_benchmarks" / "optimizer_training.jsonl"
-BATCH, TUNING_SEED = 128, 100
+BATCH, FIRST_TUNING_SEED = 128, 100
 
 
 def stepped(rate, batches):
@@ -87,7 +87,8 @@ class Problem:
     Attributes:
         dataset: name, and how many of its training images validate.
         network: function from a seed to a model.
-        epochs, seeds: how many, of the trainings that are published.
+        epochs: of each training.
+        tuning, seeds: how many trainings choose a candidate, and how many are published.
         methods: name -> (function from the batches of a training and a candidate's arguments to an
             optimizer, candidates). The first is what the others are compared with.
         targets: method -> text.
@@ -97,6 +98,7 @@ class Problem:
     validation: int
     network: Callable
     epochs: int
+    tuning: int
     seeds: int
     methods: dict
     targets: dict
@@ -116,6 +118,7 @@ PROBLEMS = {
         6_240,  # leaves 420 batches
         lambda seed: kp.models.lenet(seed=seed),
         epochs=20,
+        tuning=3,
         seeds=5,
         methods={
             "SGD": (sgd, singles(0.01, 0.03, 0.1, 0.3)),
@@ -129,6 +132,7 @@ PROBLEMS = {
         6_480,  # leaves 340 batches
         lambda seed: kp.models.small_cnn((32, 32, 3), width=8, seed=seed),
         epochs=15,
+        tuning=1,
         seeds=3,
         methods={
             "SGD": (sgd, singles(3e-3, 0.01, 0.03, 0.1)),
@@ -176,7 +180,7 @@ def trained(problem, method, candidate, seed, data_dir):
         callbacks=callbacks,
     ).history
     found = {"loss": history["val_loss"], "accuracy": history["val_accuracy"][-1]}
-    if seed != TUNING_SEED:
+    if seed < FIRST_TUNING_SEED:
         _, found["test"] = model.evaluate(dataset.x_test, dataset.y_test, 1000, verbose=0)
     return found
 
@@ -207,20 +211,17 @@ class Campaign:
 
 def compared(name, problem, campaign):
     """Rows of the table, and method -> mean validation loss after each epoch."""
-    tuned = [m for m, (_, candidates) in problem.methods.items() if len(candidates) > 1]
-    campaign.run(
-        (name, method, i, TUNING_SEED)
-        for method in tuned
-        for i in range(len(problem.methods[method][1]))
-    )
+    tuning = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + problem.tuning)
+    numbers = {m: range(len(candidates)) for m, (_, candidates) in problem.methods.items()}
+    trials = [(name, m, i, s) for m, n in numbers.items() if len(n) > 1 for i in n for s in tuning]
+    found = campaign.run(trials)
+
+    def validated(method, i):
+        return np.mean([found[name, method, i, s]["accuracy"] for s in tuning])
+
     best = {
-        method: max(
-            range(len(candidates)),
-            key=lambda i: campaign.found[name, method, i, TUNING_SEED]["accuracy"],
-        )
-        if method in tuned
-        else 0
-        for method, (_, candidates) in problem.methods.items()
+        m: max(n, key=lambda i, m=m: validated(m, i)) if len(n) > 1 else 0
+        for m, n in numbers.items()
     }
     found = campaign.run([(name, m, i, s) for s in range(problem.seeds) for m, i in best.items()])
     runs = {m: [found[name, m, i, s] for s in range(problem.seeds)] for m, i in best.items()}
@@ -272,7 +273,8 @@ def main():
         rows += found
         notes.append(
             f"{name}: {problem.epochs} epochs of {len(losses)} methods, batch {BATCH}, "
-            f"{problem.validation:,} validation images, {problem.seeds} seeds, all test images."
+            f"{problem.validation:,} validation images, {problem.tuning} trainings a candidate to "
+            f"choose, {problem.seeds} to publish, all test images."
         )
         if name == next(iter(PROBLEMS)):
             draw(name, losses)

@@ -153,6 +153,19 @@ def test_chains_in_a_double_well_follow_the_gibbs_law(beta, t, x, slope, mean, v
     assert y.var() == pytest.approx(variance, rel=0.08)
 
 
+def test_each_fit_has_other_noise():
+    """Without gradients the weights make a random walk; three times one batch."""
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(50)])
+    model.compile(optimizers.EntropySGD(inner_steps=1, average_weight=1.0, temperature=1e-2), "mse")
+    walk = [model.get_weights()[0]]
+    for _ in range(3):
+        model.fit(np.zeros((1, 1)), model.get_weights()[1][None], verbose=0)
+        walk.append(model.get_weights()[0])
+    a, b, c = np.diff(walk, axis=0)[:, 0]
+    for first, second in ((a, b), (b, c), (a, c)):
+        assert abs(np.corrcoef(first, second)[0, 1]) < 0.5
+
+
 def test_thermal_noise_is_a_temperature():
     assert optimizers.EntropySGD(thermal_noise=1e-3).temperature == pytest.approx(5e-7)
     with pytest.raises(ValueError, match="one of them"):

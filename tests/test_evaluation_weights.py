@@ -6,6 +6,7 @@ import pytest
 from keras import ops
 
 import keras_pde as kp
+from keras_pde.training import slots
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*ends within a cycle")
 
@@ -95,9 +96,77 @@ def test_averages_are_shown():
     assert_equal(seen.epochs[0], means, rtol=1e-5)
 
 
+def test_each_of_several_optimizers_shows_its_own():
+    """Cycles of 3 batches for the kernel, of 4 for the bias."""
+
+    def several():
+        bias = kp.optimizers.HamiltonJacobi(0.5, 0.001, 4)
+        optimizers = keras.optimizers.OptimizerMap(entropy(), {".*bias": bias})
+        return keras.optimizers.MultiOptimizer(optimizers)
+
+    _, plain = run(several())
+    _, shown = run(several(), kp.callbacks.EvaluationWeights())
+    kernel, bias = shown.epochs[0]
+    np.testing.assert_allclose(kernel, plain.batches[2][0], rtol=1e-6)
+    np.testing.assert_allclose(bias, plain.batches[3][1], rtol=1e-6)
+    assert_equal(shown.batches[-1], plain.batches[-1], rtol=1e-6)
+
+
+def test_training_weights_for_those_who_resume():
+    evaluated, kept = kp.callbacks.EvaluationWeights(), []
+
+    class Keep(Seen):
+        def on_epoch_end(self, epoch, logs=None):
+            with evaluated.training_weights():
+                kept.append(self._weights())
+
+    _, seen = run(entropy(), evaluated, Keep())
+    assert_equal(kept[0], seen.batches[4], rtol=0, atol=0)
+    assert_equal(seen.epochs[0], seen.batches[2], rtol=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", [entropy(), kp.optimizers.SAM("sgd")])
+def test_a_count_that_was_skipped_to_begins_a_cycle(optimizer):
+    """As Keras Tuner's Hyperband needs, which goes on with the weights of another trial."""
+    model = network()
+    model.compile(optimizer, "mse")
+    optimizer.build(model.trainable_variables)
+    slots.skip(optimizer, 7)
+    before = model.get_weights()
+    model.train_on_batch(X[:10], Y[:10])
+    assert int(optimizer.iterations) == 8
+    if hasattr(optimizer, "inner"):
+        assert int(optimizer.inner.iterations) == 3  # it has climbed
+    for a, b in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=0.3)
+    assert_equal(optimizer.evaluation_values(), before)
+
+
 def test_other_optimizers_are_refused():
-    with pytest.raises(ValueError, match="Leave the callback out"):
-        run("sgd", kp.callbacks.EvaluationWeights())
+    for callback in (kp.callbacks.EvaluationWeights(), kp.callbacks.OptimizerLogger()):
+        with pytest.raises(ValueError, match="Leave the callback out"):
+            run("sgd", callback)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "names"),
+    [
+        (kp.optimizers.SALR(0.01), {"last_rate", "skipped"}),
+        (kp.optimizers.Lookahead(kp.optimizers.SPS(0.01)), {"last_rate", "skipped"}),
+        (kp.optimizers.SAGD(0.01), {"batches", "steps", "skipped"}),
+        (entropy(scope_growth=1.0), {"scope"}),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_what_optimizers_decide_is_logged(optimizer, names):
+    model, _ = run(optimizer, kp.callbacks.OptimizerLogger(), epochs=3)
+    history = model.history.history
+    assert names == history.keys() - {"loss", "val_loss"}
+    if "scope" in names:  # 5, 10, 15 batches are 1, 3, 5 whole cycles of 3
+        assert history["scope"] == pytest.approx([0.2, 0.8, 3.2])
+    else:
+        assert all(history[name][-1] == 0 for name in names & {"skipped"})
+        assert all(value > 0 for name in names - {"skipped"} for value in history[name])
 
 
 def test_recalibrated_statistics_are_those_of_the_data():

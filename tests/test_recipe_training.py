@@ -374,6 +374,39 @@ def test_weight_decay_is_about_kernels_or_all(folder):
         assert {len(v.shape) for v in decayed} == expected
 
 
+def test_cyclic_optimizers_keep_anchors_and_resume_within_cycles(folder, tmp_path):
+    """Four batches an epoch in cycles of three; what is kept is evaluated, and not trained on."""
+    entropy = {"name": "entropy_sgd", "inner_steps": 3, "scope": 0.1, "temperature": 1e-4}
+    toy = short(folder, optimizer=entropy, **{"training.epochs": 3, "training.average": 0})
+    toy = toy.replaced({"validation.select": "last"})
+    whole = recipes.train(toy, tmp_path / "whole", say=quietly)
+    run = recipes.train(toy, tmp_path / "run", max_minutes=0, say=quietly)
+    recipes.train(toy, run.path, resume=True, say=quietly)
+    assert_same_training(run, whole)
+    assert [row["scope"] for row in history(whole)] == pytest.approx(
+        [0.1 * 1.001**cycles for cycles in (1, 2, 4)]
+    )
+    # After eight batches, two cycles and two thirds, the anchor is kept, and y is resumed.
+    midst = recipes.train(toy.replaced({"training.epochs": 2}), tmp_path / "midst", say=quietly)
+    kept, state = (midst.read_arrays(name)[0] for name in ("best.npz", "checkpoint.npz"))
+    same = [a.shape == kept[0].shape and np.array_equal(a, kept[0]) for a in state]
+    assert not same[0]
+    assert sum(same) == 1
+
+
+def test_an_optimizer_around_another(folder):
+    toy = short(folder, optimizer={"name": "sam", "rho": 0.1, "inner": {"name": "adam"}})
+    made = build.optimizer(toy, steps=100)
+    assert (made.rho, type(made.inner)) == (0.1, keras.optimizers.Adam)
+    # The schedule counts the inner optimizer's steps: 50 of two batches each.
+    made.inner.build([keras.Variable([1.0])])
+    made.inner.iterations.assign(50)
+    assert float(made.learning_rate) == pytest.approx(0)
+    for inner in ("adam", {"momentum": 0.9}, {"name": "adamm"}):
+        with pytest.raises(ValueError, match=r"a name, such as|adamm.*Did you mean"):
+            build.optimizer(short(folder, optimizer={"name": "sam", "inner": inner}), 100)
+
+
 def test_a_recipe_starts_from_a_saved_model(whole, folder):
     source = str(whole[0] / "model")
     toy = short(folder, model={"from": source})

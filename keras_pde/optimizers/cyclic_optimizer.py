@@ -81,6 +81,10 @@ class CyclicOptimizer(keras.optimizers.Optimizer):
             self._trainable_variables, self.evaluation_values(), strict=True
         ):
             variable.assign(value)
+        self.begin_cycle()
+
+    def begin_cycle(self):
+        """The next step begins a cycle, from what the model holds."""
         count = int(ops.convert_to_numpy(self.iterations))  # JAX takes no buffer twice
         self._origin.assign(count)
 

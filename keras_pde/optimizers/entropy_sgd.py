@@ -139,10 +139,17 @@ class EntropySGD(AnchoredOptimizer):
         restarted = {"mean": x, "velocity": ops.zeros_like(x)}
         return {name: value for name, value in restarted.items() if name in self.memory}
 
+    @property
+    def logged(self):
+        """What `keras_pde.callbacks.OptimizerLogger` logs: name -> scalar."""
+        return {"scope": self._grown(self.cycle)}
+
+    def _grown(self, cycle):
+        return self.scope * ops.exp(math.log1p(self.scope_growth) * ops.cast(cycle, "float32"))
+
     def common(self, learning_rate):
         common = super().common(learning_rate)
-        growth = ops.exp(math.log1p(self.scope_growth) * ops.cast(common["cycle"], "float32"))
-        return {**common, "scope": self.scope * growth}
+        return {**common, "scope": self._grown(common["cycle"])}
 
     def inner_step(self, step):
         rate = self.inner_learning_rate

@@ -65,6 +65,11 @@ class LossAwareOptimizer(keras.optimizers.Optimizer):
         """What `rate` keeps from step to step: name -> value at the beginning."""
         return {}
 
+    @property
+    def logged(self):
+        """What `keras_pde.callbacks.OptimizerLogger` logs: name -> scalar."""
+        return {"last_rate": self.last_rate, "skipped": self.skipped}
+
     def build(self, variables):
         if self.built:
             return

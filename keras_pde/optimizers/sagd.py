@@ -97,6 +97,10 @@ class SAGD(LossAwareOptimizer):
     def steps(self):
         return self._scalars["steps"]
 
+    @property
+    def logged(self):
+        return {"batches": self.batches, "steps": self.steps, "skipped": self.skipped}
+
     def build(self, variables):
         if self.built:
             return

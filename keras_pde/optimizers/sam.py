@@ -38,6 +38,8 @@ class SAM(WrapperOptimizer):
     >>> model.compile(kp.optimizers.SAM(keras.optimizers.SGD(0.1, 0.9), rho=0.05), loss)
     """
 
+    batches_a_step = 2
+
     def __init__(self, inner="sgd", rho=0.05, name=None):
         super().__init__(inner, inner_steps=2, name=name)
         self.rho = check_number(rho, "rho", above=0)

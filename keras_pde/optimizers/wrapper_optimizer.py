@@ -16,10 +16,15 @@ class WrapperOptimizer(CyclicOptimizer):
         evaluation_weights: as in `CyclicOptimizer`.
         name: of the optimizer.
 
+    Attributes:
+        batches_a_step: how many batches the inner optimizer counts as one.
+
     Raises:
         ValueError: the inner optimizer is none, scales losses, has several optimizers, or
             accumulates gradients.
     """
+
+    batches_a_step = 1
 
     def __init__(self, inner, inner_steps, evaluation_weights="anchor", name=None):
         super().__init__(0.0, inner_steps, evaluation_weights, name=name)

@@ -137,10 +137,21 @@ def _component(kind, part):
 def optimizer(recipe: Recipe, steps):
     """The optimizer with the learning rate of the schedule.
 
+    One around another, such as `"sam"`, has a table `inner` with that one's name and arguments, to
+    which the schedule belongs.
+
     Raises:
         ValueError: the optimizer, the schedule, or an argument of one is unknown.
     """
-    part = recipe.optimizer
+    schedule = recipe.schedule
+
+    def rate(steps):
+        return schedules.create(schedule.name, schedule.arguments, steps)
+
+    return _optimizer(recipe.optimizer, rate, steps)
+
+
+def _optimizer(part, rate, steps):
     known = {
         **{entry.name: entry.component for entry in registry.entries("optimizer")},
         **{
@@ -154,9 +165,19 @@ def optimizer(recipe: Recipe, steps):
     arguments = dict(part.arguments)
     if "learning_rate" in arguments:
         raise ValueError("Received learning_rate in [optimizer]; it belongs to [schedule].")
-    schedule = recipe.schedule
-    arguments["learning_rate"] = schedules.create(schedule.name, schedule.arguments, steps)
-    return call(known[part.name], arguments, f"optimizer {part.name!r}")
+    component = known[part.name]
+    if "inner" in _arguments(component):
+        inner = arguments.pop("inner", {"name": "sgd", "momentum": 0.9})
+        if not isinstance(inner, dict) or "name" not in inner:
+            raise ValueError(
+                f"Received inner={inner!r} for the optimizer {part.name!r}; expected a table with "
+                'a name, such as inner = { name = "sgd", momentum = 0.9 }.'
+            )
+        inner = Part(inner["name"], {k: v for k, v in inner.items() if k != "name"})
+        arguments["inner"] = _optimizer(inner, rate, steps // component.batches_a_step)
+    else:
+        arguments["learning_rate"] = rate(steps)
+    return call(component, arguments, f"optimizer {part.name!r}")
 
 
 def _arguments(value):

@@ -1,11 +1,11 @@
 import time
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_pde import environment
 from keras_pde.recipes import curves
-from keras_pde.recipes.devices import ONE_DEVICE
 from keras_pde.recipes.run_folder import BEST, CHECKPOINT, RUN
 
 ROBUST = "val_robust_accuracy"
@@ -24,17 +24,19 @@ class Journal(keras.callbacks.Callback):
         say: function of a line of text.
         progress: function of (text, finished, total), or `None`.
         devices: of the training; their first process writes.
+        evaluated: the `EvaluationWeights` of the training, which the checkpoint must not have.
     """
 
     async_safe = True  # what it does after a batch may happen while the next one runs
 
     def __init__(
-        self, folder, robust, facts, validation, max_minutes, say, progress, devices=ONE_DEVICE
+        self, folder, robust, facts, validation, max_minutes, say, progress, devices, evaluated
     ):
         super().__init__()
         self.folder, self.robust, self.facts = folder, robust, facts
         self.validation = validation
         self.say, self.progress, self.devices = say, progress, devices
+        self.evaluated = evaluated
         self.deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
         self.history: list[dict] = []
         self.best = None
@@ -99,7 +101,8 @@ class Journal(keras.callbacks.Callback):
             self.best = row
             weights = [ops.convert_to_numpy(w) for w in self.robust.result.weights]
             self.folder.write_arrays(BEST, weights, epoch=row["epoch"])
-        state = [ops.convert_to_numpy(v) for v in self._state()]
+        with self.evaluated.training_weights():
+            state = [np.array(ops.convert_to_numpy(v)) for v in self._state()]
         facts = {"starts": self.starts, "history": self.history, "best": self.best}
         self.folder.write_arrays(CHECKPOINT, state, **facts)
         self.write_facts("training")

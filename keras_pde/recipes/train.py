@@ -1,4 +1,5 @@
 import contextlib
+import warnings
 
 import keras
 import numpy as np
@@ -9,7 +10,9 @@ from keras_pde.recipes.devices import ONE_DEVICE, find
 from keras_pde.recipes.finish import finish
 from keras_pde.recipes.journal import Journal
 from keras_pde.recipes.run_folder import RunFolder
-from keras_pde.training.callbacks import RobustValidation
+from keras_pde.training.callbacks import EvaluationWeights, OptimizerLogger, RobustValidation
+from keras_pde.training.evaluation_weights import cyclic_parts
+from keras_pde.training.optimizer_logger import logging_parts
 
 
 def train(
@@ -75,6 +78,7 @@ def train(
             folder.start(recipe, resume)
 
         devices.first_does(claim)
+        evaluated = EvaluationWeights()
         journal = Journal(
             folder,
             robust,
@@ -84,6 +88,7 @@ def train(
             say,
             progress,
             devices,
+            evaluated,
         )
         with devices.scope():
             done = journal.restore()
@@ -105,6 +110,7 @@ def train(
                 done,
                 robust_accuracy=before,
                 devices=devices,
+                evaluated=evaluated,
             )
         elif folder.state() == "finished":
             say("It is finished already: nothing is left to do.")
@@ -140,6 +146,7 @@ def fit(
     last=None,
     robust_accuracy=None,
     devices=ONE_DEVICE,
+    evaluated=None,
     **kwargs,
 ):
     """Trains from epoch `first` to `last`, attacking held-out images after each; the `History`.
@@ -153,6 +160,7 @@ def fit(
         last: number of finished epochs in the end; default: the recipe's.
         robust_accuracy: the last one found, if `first` is not 0.
         devices: those of `robust` and `batches`.
+        evaluated: the `EvaluationWeights` to use where the optimizer works in cycles.
         **kwargs: for `keras.Model.fit`.
     """
     steps, last = batches.steps_per_epoch, last or recipe.training.epochs
@@ -168,7 +176,9 @@ def fit(
     attacked.last = robust_accuracy
     labels = np.eye(batches.classes, dtype="float32")[y] if batches.classes else y
     rows, size = _validation_rows(len(x), devices)
-    with devices.scope():
+    with devices.scope(), warnings.catch_warnings():
+        # What is kept is an epoch's anchor, and what is resumed goes on within the cycle.
+        warnings.filterwarnings("ignore", message=".*ends within a cycle")
         return robust.fit(
             batches.stream(first * steps, last * steps),
             initial_epoch=first,
@@ -179,11 +189,18 @@ def fit(
             validation_batch_size=size,
             callbacks=[
                 keras.callbacks.LambdaCallback(on_epoch_end=_check_finite),
+                *_asked_for(robust.optimizer, evaluated),
                 attacked,
                 *callbacks,
             ],
             **{"verbose": 0, **kwargs},
         )
+
+
+def _asked_for(optimizer, evaluated):
+    """The callbacks without which an optimizer is not seen as it should be."""
+    found = [evaluated or EvaluationWeights()] if cyclic_parts(optimizer) else []
+    return found + ([OptimizerLogger()] if logging_parts(optimizer) else [])
 
 
 def _validation_rows(count, devices):

@@ -1,3 +1,5 @@
+import contextlib
+
 import keras
 import numpy as np
 from keras import ops
@@ -16,7 +18,8 @@ class EvaluationWeights(keras.callbacks.Callback):
     Where the batches of an epoch are a multiple of the cycle nothing is changed, except for
     `evaluation_weights="mean"` and for stochastic weight averaging.
 
-    Put it before the callbacks that save or evaluate.
+    Put it before the callbacks that save or evaluate. One that saves what a training is to go on
+    from does so within `training_weights()`.
 
     Raises:
         ValueError: the model's optimizer has no such weights.
@@ -31,9 +34,26 @@ class EvaluationWeights(keras.callbacks.Callback):
         super().__init__()
         self._kept, self._wanted = None, 0
 
+    @contextlib.contextmanager
+    def training_weights(self):
+        """Within it the model holds the weights y of the training again."""
+        shown = self._wanted > 0
+        if shown:
+            self._hide()
+        try:
+            yield
+        finally:
+            if shown:
+                self._show()
+
     def on_train_begin(self, logs=None):
         self._kept, self._wanted = None, 0
-        self._optimizer()
+        if not cyclic_parts(self.model.optimizer):
+            raise ValueError(
+                f"Received a model with the optimizer {type(self.model.optimizer).__name__}, which "
+                "trains the weights that it evaluates; expected one of `keras_pde.optimizers` that "
+                "works in cycles. Leave the callback out."
+            )
 
     def on_epoch_begin(self, epoch, logs=None):
         if self._wanted:
@@ -53,33 +73,30 @@ class EvaluationWeights(keras.callbacks.Callback):
 
     def _show(self):
         self._wanted += 1
-        if self._wanted > 1 or not self._optimizer().built:
+        if self._wanted > 1 or not self.model.optimizer.built:
             return
-        if keras.backend.backend() == "jax":
-            self.model.jax_state_sync()
-        optimizer = self._optimizer()
-        variables = optimizer._trainable_variables
-        self._kept = [np.array(ops.convert_to_numpy(v)) for v in variables]
-        for variable, value in zip(variables, optimizer.evaluation_values(), strict=True):
-            variable.assign(value)
+        self._synchronise()
+        self._kept = []
+        for optimizer in cyclic_parts(self.model.optimizer):
+            variables = optimizer._trainable_variables
+            self._kept += [(v, np.array(ops.convert_to_numpy(v))) for v in variables]
+            for variable, value in zip(variables, optimizer.evaluation_values(), strict=True):
+                variable.assign(value)
 
     def _hide(self):
         self._wanted -= 1
         if self._wanted or self._kept is None:
             return
-        if keras.backend.backend() == "jax":
-            self.model.jax_state_sync()
-        variables = self._optimizer()._trainable_variables
-        for variable, value in zip(variables, self._kept, strict=True):
+        self._synchronise()
+        for variable, value in self._kept:
             variable.assign(value)
         self._kept = None
 
-    def _optimizer(self):
-        for optimizer in slots.nested(self.model.optimizer):
-            if isinstance(optimizer, CyclicOptimizer):
-                return optimizer
-        raise ValueError(
-            f"Received a model with the optimizer {type(self.model.optimizer).__name__}, which "
-            "trains the weights that it evaluates; expected one of `keras_pde.optimizers` that "
-            "works in cycles. Leave the callback out."
-        )
+    def _synchronise(self):
+        if keras.backend.backend() == "jax":
+            self.model.jax_state_sync()
+
+
+def cyclic_parts(optimizer):
+    """Those of the optimizer and the ones inside it that work in cycles."""
+    return [part for part in slots.nested(optimizer) if isinstance(part, CyclicOptimizer)]

@@ -4,6 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_pde.optimizers import CyclicOptimizer
+
 # Keras' names for lists with one entry a variable, and what the entries are made of. RMSprop's
 # momentum is one of normalized steps.
 _KINDS = {
@@ -37,19 +39,36 @@ def carried_over(optimizer, variables, transfers):
     """
     new = type(optimizer).from_config(optimizer.get_config())
     new.build(variables)
+    changed = {id(optimizer._trainable_variables[i]): t for i, t in transfers.items()}
     for old, fresh in zip(nested(optimizer), nested(new), strict=True):
-        _carry(old, fresh, transfers)
+        if old.built:
+            _carry(old, fresh, [changed.get(id(v)) for v in old._trainable_variables])
     return new
 
 
+def skip(optimizer, batches):
+    """The built optimizer counts as if that many batches had passed; its memory stays."""
+    optimizer.iterations.assign(batches)
+    if isinstance(optimizer, CyclicOptimizer):
+        optimizer.begin_cycle()
+    for part in _inside(optimizer):
+        skip(part, batches // getattr(optimizer, "batches_a_step", 1))
+
+
 def nested(optimizer):
-    """The optimizer, and those that it wraps, as loss scaling does."""
-    while optimizer is not None:
-        yield optimizer
-        optimizer = getattr(optimizer, "inner_optimizer", None)
+    """The optimizer, and those inside: of loss scaling, of wrappers, of several for one model."""
+    yield optimizer
+    for part in _inside(optimizer):
+        yield from nested(part)
+
+
+def _inside(optimizer):
+    inner = getattr(optimizer, "inner_optimizer", None)
+    return [inner] if inner else getattr(optimizer, "optimizers", [])
 
 
 def _carry(old, new, transfers):
+    """`transfers` has one entry a variable: None where it has not changed."""
     for variable, fresh in zip(old._trainable_variables, new._trainable_variables, strict=True):
         if not old._use_weight_decay(variable):
             new.exclude_from_weight_decay([fresh])
@@ -60,7 +79,7 @@ def _carry(old, new, transfers):
             kind = "weights"
         for i, (entry, fresh) in enumerate(zip(entries, fresh_slots[name], strict=True)):
             values = np.array(ops.convert_to_numpy(entry))  # JAX takes no buffer twice
-            if i not in transfers:
+            if transfers[i] is None:
                 fresh.assign(values)
             elif kind:
                 fresh.assign(np.tensordot(getattr(transfers[i], kind), values, axes=1))

@@ -6,6 +6,7 @@ import keras
 
 from keras_pde.recipes import Recipe, build
 from keras_pde.recipes.train import fit
+from keras_pde.training import slots
 from keras_pde.tuner.extra import keras_tuner, require
 from keras_pde.tuner.space import corners, spaces
 
@@ -107,7 +108,7 @@ class RobustHyperModel(_Base):
         recipe = self.recipe_of(hp)
         batches = build.batches(recipe, self.loaded, self.training_part)
         if initial_epoch:
-            model.optimizer.iterations.assign(initial_epoch * batches.steps_per_epoch)
+            slots.skip(model.optimizer, initial_epoch * batches.steps_per_epoch)
             if model.averaged is not None:
                 model.averaged.set_weights(model.model.get_weights())
         return fit(
