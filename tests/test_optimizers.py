@@ -189,6 +189,8 @@ class TestBank:
         optimizer = build(entry)
         optimizer.learning_rate = 0.0625
         assert float(optimizer.learning_rate) == 0.0625
+        if "inner" not in entry.example:  # Keras refuses integers
+            assert float(build(entry, learning_rate=1).learning_rate) == 1
 
     def test_weights_that_were_set_are_respected(self, entry):
         """After `fit`, which ends a cycle, nothing pulls back to where the weights were."""

@@ -48,9 +48,9 @@ def results():
 @pytest.mark.parametrize("name", NAMES)
 def test_two_replicas_equal_one_device(results, name):
     one, two = results[name]
-    np.testing.assert_allclose(two["losses"], one["losses"], rtol=1e-5)
+    np.testing.assert_allclose(two["losses"], one["losses"], rtol=1e-6)
     for a, b in zip(one["weights"], two["weights"], strict=True):
-        np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(b, a, rtol=1e-6, atol=1e-6)
 
 
 if __name__ == "__main__":

@@ -376,7 +376,8 @@ def test_weight_decay_is_about_kernels_or_all(folder):
 
 def test_cyclic_optimizers_keep_anchors_and_resume_within_cycles(folder, tmp_path):
     """Four batches an epoch in cycles of three; what is kept is evaluated, and not trained on."""
-    entropy = {"name": "entropy_sgd", "inner_steps": 3, "scope": 0.1, "temperature": 1e-4}
+    entropy = {"name": "entropy_sgd", "inner_steps": 3, "temperature": 1e-4}
+    entropy |= {"scope": 0.1, "weight_decay": 1e-3}  # of the base class
     toy = short(folder, optimizer=entropy, **{"training.epochs": 3, "training.average": 0})
     toy = toy.replaced({"validation.select": "last"})
     whole = recipes.train(toy, tmp_path / "whole", say=quietly)

@@ -43,7 +43,7 @@ class CyclicOptimizer(keras.optimizers.Optimizer):
                 "and `keras.callbacks.SwapEMAWeights` evaluates the average."
             )
         if isinstance(learning_rate, numbers.Real):
-            check_number(learning_rate, "learning_rate", least=0)
+            learning_rate = check_number(learning_rate, "learning_rate", least=0)
         super().__init__(learning_rate=learning_rate, **kwargs)
         self.inner_steps = check_count(inner_steps, "inner_steps")
         if evaluation_weights not in self.evaluation_choices:

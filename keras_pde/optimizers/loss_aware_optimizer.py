@@ -44,7 +44,7 @@ class LossAwareOptimizer(keras.optimizers.Optimizer):
                 "last batch only; expected None. `keras_pde.optimizers.SAGD` accumulates batches."
             )
         if isinstance(learning_rate, numbers.Real):
-            check_number(learning_rate, "learning_rate", least=0)
+            learning_rate = check_number(learning_rate, "learning_rate", least=0)
         super().__init__(learning_rate=learning_rate, **kwargs)
         self.momentum = check_number(momentum, "momentum", least=0, most=1)
         self.nesterov = nesterov

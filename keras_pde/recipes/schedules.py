@@ -102,11 +102,16 @@ def call(function, arguments, what):
 
 
 def _parameters(function):
-    """By name; an optimizer that takes `**kwargs` hands them on to Keras' base class."""
-    is_optimizer = inspect.isclass(function) and issubclass(function, keras.optimizers.Optimizer)
-    return {
-        name: parameter
-        for owner in ([keras.optimizers.Optimizer] if is_optimizer else []) + [function]
-        for name, parameter in inspect.signature(owner).parameters.items()
-        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-    }
+    """By name; a class that takes `**kwargs` hands them on to its base classes."""
+    owners = [function]
+    if inspect.isclass(function):
+        owners = [owner for owner in function.__mro__ if "__init__" in vars(owner)]
+    known = {}
+    for owner in owners:
+        parameters = inspect.signature(owner).parameters
+        kinds = {p.kind for p in parameters.values()}
+        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        known = {**{n: p for n, p in parameters.items() if p.kind in named}, **known}
+        if inspect.Parameter.VAR_KEYWORD not in kinds:
+            break
+    return known
