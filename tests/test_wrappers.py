@@ -7,6 +7,7 @@ from keras import ops
 from optimizer_cases import STARTS, minimise, parabola, variables
 
 from keras_pde import optimizers
+from keras_pde.training import replicas
 
 pytestmark = [
     pytest.mark.usefixtures("float64"),
@@ -129,3 +130,9 @@ def test_they_work_within_loss_scaling():
         before = model.evaluate(x, x.sum(1), verbose=0)
         model.fit(x, x.sum(1), batch_size=4, epochs=4, verbose=0)
         assert model.evaluate(x, x.sum(1), verbose=0) < before
+
+
+def test_what_replicas_cannot_do_is_found_within():
+    clipped = optimizers.Lookahead(keras.optimizers.SGD(clipnorm=1.0))
+    with pytest.raises(ValueError, match=r"clipnorm=1\.0"):
+        replicas.check_optimizer(clipped)

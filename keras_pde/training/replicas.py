@@ -1,7 +1,11 @@
 """What a training step must know about `tf.distribute`; without a strategy, one replica."""
 
+import itertools
+
 import keras
 from keras import ops
+
+from keras_pde.training.slots import nested
 
 _CRASHES = "it crashes in Keras (merge_call inside a condition)"
 _CLIPS = "each replica's gradient is clipped before they are summed"
@@ -68,9 +72,9 @@ def check_optimizer(optimizer):
             "Received ScheduleFreeAdamW under a strategy of several replicas, where Keras reads "
             "its momenta after their update and trains something else. Use another, such as AdamW."
         )
-    for name, reason in _UNSUPPORTED.items():
-        value = getattr(optimizer, name)
-        if value and (name != "ema_overwrite_frequency" or optimizer.use_ema):
+    for part, (name, reason) in itertools.product(nested(optimizer), _UNSUPPORTED.items()):
+        value = getattr(part, name)
+        if value and (name != "ema_overwrite_frequency" or part.use_ema):
             raise ValueError(
                 f"Received an optimizer with {name}={value} under a strategy of several replicas, "
                 f"where {reason}. Create the optimizer without it."
