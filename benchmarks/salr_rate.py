@@ -39,7 +39,8 @@ def constant(rate, steps):
 
 
 def salr(decay, steps):
-    return optimizers.SALR(1.0, LOWEST, loss_decay=decay, square_decay=max(decay, 0.99))
+    square = max(decay, 0.99)
+    return optimizers.SALR(1.0, LOWEST, loss_decay=decay, square_decay=square, momentum=0.0)
 
 
 # name -> (function of a number and the steps, numbers to choose from, whether the loss is the true)

@@ -13,7 +13,7 @@ RULES = ("running_min", "target")
     "optimizer",
     "salr",
     learning_rate=0.2,
-    f_star="target",
+    f_star="running_min",
     factor=1.5,
     loss_decay=0.5,
     square_decay=0.7,
@@ -38,16 +38,21 @@ class SALR(LossAwareOptimizer):
     Sci. Comput. 89:25, 2021 (arXiv 1903.08688). Deviations: the rate follows every step, where the
     authors change theirs every 7,500 (`paper_windowed`); momentum is an average of gradients.
 
+    The theorem is about the true f - f* and E|g|^2. Running means of what batches say leave noise
+    in f - f*, below which the rate does not fall with a number as f_star: for networks take
+    `"target"`, whose gap halves where the loss stalls.
+
     Args:
         learning_rate: the largest rate.
-        f_star: the lowest loss to be expected: a number; `"running_min"`, `margin` times the lowest
-            running mean; or `"target"`, a level below the lowest running mean by a gap that halves
-            each time it was not reached within `patience` steps.
+        f_star: the lowest loss to be expected: `"target"`, a level below the lowest running mean by
+            a gap that halves each time it was not reached within `patience` steps; `"running_min"`,
+            `margin` times the lowest running mean; or a number.
         factor: 2 as in the theorem; 1 also converges.
         loss_decay: of the running mean of the loss, in [0, 1): 0 takes the batch's.
         square_decay: of the running mean of |g|^2, in [0, 1).
         margin: of `"running_min"`, in [0, 1].
-        patience: of `"target"`, in steps, at least 1.
+        patience: of `"target"`, in steps, at least 1: an epoch or so, and a small part of the
+            training.
         window: steps between changes of the rate, at least 1; above 1, |g|^2 is averaged plainly
             since the last change.
         smallest: of the rate, at least 0.
@@ -60,23 +65,24 @@ class SALR(LossAwareOptimizer):
 
     Example:
 
-    >>> model.compile(kp.optimizers.SALR(0.5, f_star=0.2), loss)
+    >>> model.compile(kp.optimizers.SALR(patience=500), loss)
     """
 
     def __init__(
         self,
-        learning_rate=0.1,
-        f_star=0.0,
+        learning_rate=0.5,
+        f_star="target",
         factor=2.0,
         loss_decay=0.9,
         square_decay=0.99,
         margin=0.9,
-        patience=1000,
+        patience=300,
         window=1,
         smallest=0.0,
+        momentum=0.9,
         **kwargs,
     ):
-        super().__init__(learning_rate, **kwargs)
+        super().__init__(learning_rate, momentum, **kwargs)
         if isinstance(f_star, numbers.Real):
             f_star = check_number(f_star, "f_star")
         elif f_star not in RULES:
@@ -93,7 +99,7 @@ class SALR(LossAwareOptimizer):
     @classmethod
     def paper_windowed(cls, f_star=0.2, window=7500, **kwargs):
         """What the authors run on CIFAR-10: a rate in [1e-5, 0.1], another every 7,500 steps."""
-        arguments = {"loss_decay": 0.9, "smallest": 1e-5, **kwargs}
+        arguments = {"loss_decay": 0.9, "smallest": 1e-5, "momentum": 0.0, **kwargs}
         return cls(0.1, f_star, window=window, **arguments)
 
     @property
