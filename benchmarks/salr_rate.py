@@ -3,7 +3,8 @@
 f(w) = E |w - z|^2_A / 2, z ~ N(0, I / d), in d = 20 dimensions, curvatures 0.1 to 1: each batch has
 another minimum, so no rate that stays converges. q = |w - w*|^2 / 2. The theorem of SALR is about
 the true f - f* and E |g|^2; in a training there are running means of what batches say. Both are
-run, with f* known. The rates of SGD are chosen by the last q of other chains, SALR's are not.
+run with f* known; and SALR as it comes, with target levels. The rates of SGD are chosen by the last
+q of other chains; nothing of SALR is chosen.
 
 Every chain is a run of the optimizers themselves. The figure is docs/salr_rate.png.
 """
@@ -43,11 +44,16 @@ def salr(decay, steps):
     return optimizers.SALR(1.0, LOWEST, loss_decay=decay, square_decay=square, momentum=0.0)
 
 
+def as_it_comes(_, steps):
+    return optimizers.SALR()
+
+
 # name -> (function of a number and the steps, numbers to choose from, whether the loss is the true)
 METHODS = {
     "SALR, true loss": (salr, (0.0,), True),
     "SALR, running mean over 10 losses": (salr, (0.9,), False),
     "SALR, running mean over 1000 losses": (salr, (0.999,), False),
+    "SALR as it comes": (as_it_comes, (0.0,), False),
     "SGD, steps, tuned": (sgd, RATES, False),
     "SGD, constant rate, tuned": (constant, RATES, False),
 }
@@ -57,7 +63,7 @@ def runner(optimizer, exact, steps):
     """Function from a seed to q before each step and after the last."""
     w = keras.Variable(np.full(DIMENSION, START, "float32"))
     optimizer.build([w])
-    start = [(v, np.array(v)) for v in (w, *optimizer.variables)]
+    start = [(v, keras.ops.convert_to_numpy(v)) for v in (w, *optimizer.variables)]
 
     @tf.function
     def chain(seed):

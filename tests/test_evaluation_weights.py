@@ -101,11 +101,12 @@ def test_each_of_several_optimizers_shows_its_own():
 
     def several():
         bias = kp.optimizers.HamiltonJacobi(0.5, 0.001, 4)
-        optimizers = keras.optimizers.OptimizerMap(entropy(), {".*bias": bias})
+        parts = {".*bias": bias, "of no variable": entropy()}
+        optimizers = keras.optimizers.OptimizerMap(entropy(), parts)
         return keras.optimizers.MultiOptimizer(optimizers)
 
     _, plain = run(several())
-    _, shown = run(several(), kp.callbacks.EvaluationWeights())
+    _, shown = run(several(), kp.callbacks.EvaluationWeights(), kp.callbacks.OptimizerLogger())
     kernel, bias = shown.epochs[0]
     np.testing.assert_allclose(kernel, plain.batches[2][0], rtol=1e-6)
     np.testing.assert_allclose(bias, plain.batches[3][1], rtol=1e-6)

@@ -73,11 +73,11 @@ class EvaluationWeights(keras.callbacks.Callback):
 
     def _show(self):
         self._wanted += 1
-        if self._wanted > 1 or not self.model.optimizer.built:
+        if self._wanted > 1:
             return
         self._synchronise()
         self._kept = []
-        for optimizer in cyclic_parts(self.model.optimizer):
+        for optimizer in filter(lambda part: part.built, cyclic_parts(self.model.optimizer)):
             variables = optimizer._trainable_variables
             self._kept += [(v, np.array(ops.convert_to_numpy(v))) for v in variables]
             for variable, value in zip(variables, optimizer.evaluation_values(), strict=True):

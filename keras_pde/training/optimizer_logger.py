@@ -33,7 +33,7 @@ class OptimizerLogger(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if keras.backend.backend() == "jax":
             self.model.jax_state_sync()
-        for optimizer in logging_parts(self.model.optimizer):
+        for optimizer in filter(lambda part: part.built, logging_parts(self.model.optimizer)):
             for name, value in optimizer.logged.items():
                 logs[name] = float(ops.convert_to_numpy(value))
 
