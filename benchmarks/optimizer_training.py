@@ -20,7 +20,6 @@ import multiprocessing
 import os
 import tempfile
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -186,6 +185,10 @@ def trained(problem, method, candidate, seed, data_dir):
     return found
 
 
+def trained_as(job, data_dir):
+    return trained(*job, data_dir)
+
+
 class Campaign:
     """Trainings, a process a core, each of which is kept when it is done."""
 
@@ -200,13 +203,14 @@ class Campaign:
         missing = [job for job in jobs if job not in self.found]
         os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ["TF_NUM_INTEROP_THREADS"] = "1"
         context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(self.workers, context, max_tasks_per_child=5)
+        one = functools.partial(trained_as, data_dir=self.data_dir)
+        # Few trainings a process: TensorFlow keeps the images of each.
+        pool = context.Pool(self.workers, maxtasksperchild=3)
         with pool, self.path.open("a") as file:
-            started = [(job, pool.submit(trained, *job, self.data_dir)) for job in missing]
-            for job, future in started:
-                self.found[job] = future.result()
-                print(job, self.found[job], flush=True)
-                file.write(json.dumps([job, self.found[job]]) + "\n")
+            for job, found in zip(missing, pool.imap(one, missing), strict=True):
+                self.found[job] = found
+                print(job, found, flush=True)
+                file.write(json.dumps([job, found]) + "\n")
                 file.flush()
         return self.found
 

@@ -111,12 +111,13 @@ def check_count(value, what, least=1):
     raise ValueError(f"Received {what}={value!r}; expected an integer, at least {least}.")
 
 
-def check_number(value, what, least=-math.inf, above=-math.inf, most=math.inf):
+def check_number(value, what, least=-math.inf, above=-math.inf, most=math.inf, below=math.inf):
     """The value as a float; a `ValueError` if it is no finite number or out of its range."""
-    if isinstance(value, numbers.Real) and least <= value <= most and above < value < math.inf:
+    if isinstance(value, numbers.Real) and least <= value <= most and above < value < below:
         return float(value)
     low = f"above {above:g}" if above > -math.inf else f"at least {least:g}"
     high = f" and at most {most:g}" if most < math.inf else ""
+    high += f" and below {below:g}" if below < math.inf else ""
     raise ValueError(f"Received {what}={value!r}; expected a finite number {low}{high}.")
 
 

@@ -195,6 +195,7 @@ def test_settings_of_the_paper():
         ({"average_weight": 0.0}, "average_weight"),
         ({"evaluation_weights": "mena"}, "Did you mean 'mean'"),
         ({"ema_overwrite_frequency": 5, "use_ema": True}, "ema_overwrite_frequency"),
+        ({"momentum": 1.0}, "below 1"),
         ({"learning_rate": -1.0}, "learning_rate"),
         ({"inner_learning_rate": keras.optimizers.schedules.CosineDecay(0.1, 9)}, "finite number"),
     ],

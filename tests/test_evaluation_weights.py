@@ -96,13 +96,15 @@ def test_averages_are_shown():
     assert_equal(seen.epochs[0], means, rtol=1e-5)
 
 
-def test_each_of_several_optimizers_shows_its_own():
+@pytest.mark.parametrize("by_function", [False, True])
+def test_each_of_several_optimizers_shows_its_own(by_function):
     """Cycles of 3 batches for the kernel, of 4 for the bias."""
 
     def several():
         bias = kp.optimizers.HamiltonJacobi(0.5, 0.001, 4)
         parts = {".*bias": bias, "of no variable": entropy()}
         optimizers = keras.optimizers.OptimizerMap(entropy(), parts)
+        optimizers = optimizers.__call__ if by_function else optimizers
         return keras.optimizers.MultiOptimizer(optimizers)
 
     _, plain = run(several())

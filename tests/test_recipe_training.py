@@ -395,6 +395,20 @@ def test_cyclic_optimizers_keep_anchors_and_resume_within_cycles(folder, tmp_pat
     assert sum(same) == 1
 
 
+def test_optimizers_of_this_library_have_rates_of_their_own(folder):
+    for name, default in (("entropy_sgd", 1.0), ("salr", 0.5)):
+        alone = short(folder, optimizer={"name": name})
+        assert float(build.optimizer(alone, 100).learning_rate) == default
+        told = alone.replaced({"schedule": {"name": "constant", "rate": 0.25}})
+        assert float(build.optimizer(told, 100).learning_rate) == 0.25
+
+
+def test_an_optimizer_that_sees_the_loss_trains_in_mixed_precision(folder, tmp_path):
+    toy = short(folder, optimizer={"name": "salr"}, **{"training.precision": "mixed_float16"})
+    run = recipes.train(toy, tmp_path / "run", evaluate=False, say=quietly)
+    assert all(row["last_rate"] > 0 for row in history(run))
+
+
 def test_an_optimizer_around_another(folder):
     toy = short(folder, optimizer={"name": "sam", "rho": 0.1, "inner": {"name": "adam"}})
     made = build.optimizer(toy, steps=100)
@@ -403,7 +417,9 @@ def test_an_optimizer_around_another(folder):
     made.inner.build([keras.Variable([1.0])])
     made.inner.iterations.assign(50)
     assert float(made.learning_rate) == pytest.approx(0)
-    for inner in ("adam", {"momentum": 0.9}, {"name": "adamm"}):
+    short_form = build.optimizer(short(folder, optimizer={"name": "sam", "inner": "adam"}), 100)
+    assert isinstance(short_form.inner, keras.optimizers.Adam)
+    for inner in (3, {"momentum": 0.9}, {"name": "adamm"}):
         with pytest.raises(ValueError, match=r"a name, such as|adamm.*Did you mean"):
             build.optimizer(short(folder, optimizer={"name": "sam", "inner": inner}), 100)
 

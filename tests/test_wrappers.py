@@ -113,8 +113,11 @@ def test_the_learning_rate_is_that_of_the_inner_optimizer():
         (optimizers.Lookahead(), "Lookahead"),
         (optimizers.EntropySGD(), "works in cycles"),
         (keras.optimizers.SGD(gradient_accumulation_steps=2), "gradient_accumulation_steps"),
+        (None, "expected an optimizer"),
+        ({"name": "sgd"}, "its config"),
+        ("sgdd", "Keras' name of one"),
     ],
-    ids=["loss scale", "wrapper", "cycles", "accumulation"],
+    ids=["loss scale", "wrapper", "cycles", "accumulation", "none", "table", "misspelt"],
 )
 def test_inner_optimizers_that_cannot_be_wrapped(inner, message):
     with pytest.raises(ValueError, match=message):

@@ -104,8 +104,8 @@ class EntropySGD(AnchoredOptimizer):
         self.scope_growth = check_number(scope_growth, "scope_growth", least=0)
         self.average_weight = check_number(average_weight, "average_weight", above=0, most=1)
         self.temperature = check_number(temperature, "temperature", least=0)
-        self.momentum = check_number(momentum, "momentum", least=0, most=1)
-        self.inner_momentum = check_number(inner_momentum, "inner_momentum", least=0, most=1)
+        self.momentum = check_number(momentum, "momentum", least=0, below=1)
+        self.inner_momentum = check_number(inner_momentum, "inner_momentum", least=0, below=1)
 
     @classmethod
     def paper(cls, network, batches, **kwargs):

@@ -35,8 +35,8 @@ class HamiltonJacobi(EntropySGD):
         inner_steps: L, at least 1.
         scope: 1 / t, at least 0.
         scope_growth: at least 0, a cycle.
-        momentum: of the outer step, in [0, 1], Nesterov's.
-        inner_momentum: of the inner steps, in [0, 1], Nesterov's; starts anew in each cycle.
+        momentum: of the outer step, in [0, 1), Nesterov's.
+        inner_momentum: of the inner steps, in [0, 1), Nesterov's; starts anew in each cycle.
         **kwargs: of `AnchoredOptimizer`.
 
     Raises:

@@ -29,7 +29,7 @@ class LossAwareOptimizer(keras.optimizers.Optimizer):
 
     Args:
         learning_rate: the largest rate, a float, a schedule or a function without arguments.
-        momentum: in [0, 1].
+        momentum: in [0, 1).
         nesterov: whether to extrapolate.
         **kwargs: of `keras.optimizers.Optimizer`; not `gradient_accumulation_steps`.
 
@@ -46,7 +46,7 @@ class LossAwareOptimizer(keras.optimizers.Optimizer):
         if isinstance(learning_rate, numbers.Real):
             learning_rate = check_number(learning_rate, "learning_rate", least=0)
         super().__init__(learning_rate=learning_rate, **kwargs)
-        self.momentum = check_number(momentum, "momentum", least=0, most=1)
+        self.momentum = check_number(momentum, "momentum", least=0, below=1)
         self.nesterov = nesterov
         self._losses = {}  # by replica
 

@@ -81,7 +81,7 @@ class SAGD(LossAwareOptimizer):
         self.f_star = check_number(f_star, "f_star")
         self.smallest = check_count(smallest, "smallest", least=2)
         self.largest = check_count(largest, "largest", least=self.smallest)
-        self.decay = check_number(decay, "decay", least=0, most=1)
+        self.decay = check_number(decay, "decay", least=0, below=1)
 
     @property
     def remembered(self):

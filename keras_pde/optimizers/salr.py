@@ -89,8 +89,8 @@ class SALR(LossAwareOptimizer):
             raise unknown_name("f_star", f_star, ["a number", *RULES])
         self.f_star = f_star
         self.factor = check_number(factor, "factor", above=0)
-        self.loss_decay = check_number(loss_decay, "loss_decay", least=0, most=1)
-        self.square_decay = check_number(square_decay, "square_decay", least=0, most=1)
+        self.loss_decay = check_number(loss_decay, "loss_decay", least=0, below=1)
+        self.square_decay = check_number(square_decay, "square_decay", least=0, below=1)
         self.margin = check_number(margin, "margin", least=0, most=1)
         self.patience = check_count(patience, "patience")
         self.window = check_count(window, "window")

@@ -29,8 +29,7 @@ class WrapperOptimizer(CyclicOptimizer):
     def __init__(self, inner, inner_steps, evaluation_weights="anchor", name=None):
         super().__init__(0.0, inner_steps, evaluation_weights, name=name)
         # Keras changes the dictionary that it reads.
-        inner = dict(inner) if isinstance(inner, dict) else inner
-        self.inner = _checked(keras.optimizers.get(inner))
+        self.inner = _checked(_found(dict(inner) if isinstance(inner, dict) else inner))
 
     def build(self, variables):
         if self.built:
@@ -80,6 +79,19 @@ class WrapperOptimizer(CyclicOptimizer):
     def get_config(self):
         """Subclasses add their own arguments; the length of the cycle follows from these."""
         return {"inner": keras.optimizers.serialize(self.inner), "name": self.name}
+
+
+def _found(inner):
+    try:
+        found = keras.optimizers.get(inner)
+    except (ValueError, TypeError, KeyError):
+        found = None
+    if not isinstance(found, keras.optimizers.Optimizer):
+        raise ValueError(
+            f"Received inner={inner!r}; expected an optimizer, such as keras.optimizers.SGD(0.1), "
+            "Keras' name of one, such as 'sgd', or its config."
+        )
+    return found
 
 
 def _checked(inner):

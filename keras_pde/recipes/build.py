@@ -7,6 +7,7 @@ import keras
 
 from keras_pde import data as datasets
 from keras_pde import hub, registry
+from keras_pde.optimizers import LossScaleOptimizer
 from keras_pde.recipes import schedules
 from keras_pde.recipes.augment import Augment
 from keras_pde.recipes.batches import Batches
@@ -137,29 +138,32 @@ def _component(kind, part):
 def optimizer(recipe: Recipe, steps):
     """The optimizer with the learning rate of the schedule.
 
+    Optimizers of this library have rates of their own, and keep them if there is no `[schedule]`.
     One around another, such as `"sam"`, has a table `inner` with that one's name and arguments, to
     which the schedule belongs.
 
     Raises:
         ValueError: the optimizer, the schedule, or an argument of one is unknown.
     """
-    schedule = recipe.schedule
 
-    def rate(steps):
-        return schedules.create(schedule.name, schedule.arguments, steps)
+    def rate(own, steps):
+        """What is known of the learning rate: arguments."""
+        if own and "schedule" not in recipe.values:
+            return {}
+        schedule = recipe.schedule
+        return {"learning_rate": schedules.create(schedule.name, schedule.arguments, steps)}
 
     return _optimizer(recipe.optimizer, rate, steps)
 
 
 def _optimizer(part, rate, steps):
-    known = {
-        **{entry.name: entry.component for entry in registry.entries("optimizer")},
-        **{
-            name.lower(): value
-            for name, value in vars(keras.optimizers).items()
-            if name != "Optimizer" and "learning_rate" in _arguments(value)
-        },
+    own = {entry.name: entry.component for entry in registry.entries("optimizer")}
+    of_keras = {
+        name.lower(): value
+        for name, value in vars(keras.optimizers).items()
+        if name != "Optimizer" and "learning_rate" in _arguments(value)
     }
+    known = {**own, **of_keras}
     if part.name not in known:
         raise registry.unknown_name("optimizer", part.name, known)
     arguments = dict(part.arguments)
@@ -167,17 +171,21 @@ def _optimizer(part, rate, steps):
         raise ValueError("Received learning_rate in [optimizer]; it belongs to [schedule].")
     component = known[part.name]
     if "inner" in _arguments(component):
-        inner = arguments.pop("inner", {"name": "sgd", "momentum": 0.9})
-        if not isinstance(inner, dict) or "name" not in inner:
-            raise ValueError(
-                f"Received inner={inner!r} for the optimizer {part.name!r}; expected a table with "
-                'a name, such as inner = { name = "sgd", momentum = 0.9 }.'
-            )
-        inner = Part(inner["name"], {k: v for k, v in inner.items() if k != "name"})
+        inner = _inner(arguments.pop("inner", {"name": "sgd", "momentum": 0.9}), part.name)
         arguments["inner"] = _optimizer(inner, rate, steps // component.batches_a_step)
     else:
-        arguments["learning_rate"] = rate(steps)
+        arguments |= rate(part.name in own, steps)
     return call(component, arguments, f"optimizer {part.name!r}")
+
+
+def _inner(table, name):
+    table = {"name": table} if isinstance(table, str) else table
+    if not isinstance(table, dict) or "name" not in table:
+        raise ValueError(
+            f"Received inner={table!r} for the optimizer {name!r}; expected a table with a name, "
+            'such as inner = { name = "sgd", momentum = 0.9 }.'
+        )
+    return Part(table["name"], {key: value for key, value in table.items() if key != "name"})
 
 
 def _arguments(value):
@@ -196,6 +204,8 @@ def robust_model(recipe: Recipe, loaded, steps) -> RobustModel:
         made.exclude_from_weight_decay(
             var_list=[w for w in model.trainable_weights if len(w.shape) < 2]
         )
+    if training.precision == "mixed_float16":
+        made = LossScaleOptimizer(made)  # which `compile` would do, with one that hides the loss
     if training.label_smoothing:
         loss = keras.losses.CategoricalCrossentropy(
             from_logits=True, label_smoothing=training.label_smoothing

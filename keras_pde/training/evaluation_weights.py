@@ -48,7 +48,7 @@ class EvaluationWeights(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self._kept, self._wanted = None, 0
-        if not cyclic_parts(self.model.optimizer):
+        if not cyclic_parts(self.model.optimizer) and not slots.undecided(self.model.optimizer):
             raise ValueError(
                 f"Received a model with the optimizer {type(self.model.optimizer).__name__}, which "
                 "trains the weights that it evaluates; expected one of `keras_pde.optimizers` that "

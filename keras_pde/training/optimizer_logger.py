@@ -23,7 +23,7 @@ class OptimizerLogger(keras.callbacks.Callback):
     """
 
     def on_train_begin(self, logs=None):
-        if not logging_parts(self.model.optimizer):
+        if not logging_parts(self.model.optimizer) and not slots.undecided(self.model.optimizer):
             raise ValueError(
                 f"Received a model with the optimizer {type(self.model.optimizer).__name__}, which "
                 "decides nothing by itself; expected SALR, SPS, ALIG, SAGD, EntropySGD or "

@@ -62,6 +62,11 @@ def nested(optimizer):
         yield from nested(part)
 
 
+def undecided(optimizer):
+    """Whether it is of several that are only known when it is built."""
+    return hasattr(optimizer, "optimizers") and not optimizer.built
+
+
 def _inside(optimizer):
     inner = getattr(optimizer, "inner_optimizer", None)
     return [inner] if inner else getattr(optimizer, "optimizers", [])
