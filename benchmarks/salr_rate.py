@@ -23,7 +23,7 @@ FIGURE = HERE.parent / "docs" / "salr_rate.png"
 DIMENSION, START = 20, 3.0
 CURVATURES = np.geomspace(0.1, 1, DIMENSION).astype("float32")
 LOWEST = float(CURVATURES.sum()) / (2 * DIMENSION)
-RATES = (0.03, 0.1, 0.3, 1.0)
+RATES = (0.01, 0.03, 0.1, 0.3)
 
 
 def stepped(rate, steps):
