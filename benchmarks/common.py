@@ -71,6 +71,13 @@ def resnet20_like(norm=batch_norm, seed=0):
     return keras.Model(inputs, layers.Dense(10, kernel_initializer=initializer)(x))
 
 
+def stepped(rate, batches):
+    """A learning rate that is divided by 10 after a half and after three quarters."""
+    boundaries = [batches // 2, batches * 3 // 4]
+    rates = [rate, rate / 10, rate / 100]
+    return keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, rates)
+
+
 def cross_entropy():
     """The loss of models that return logits, for integer labels."""
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)

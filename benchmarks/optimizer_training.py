@@ -25,7 +25,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from common import HERE, cross_entropy, parser, report
+from common import HERE, cross_entropy, parser, report, stepped
 from keras.optimizers import schedules
 from scipy import stats
 
@@ -36,12 +36,6 @@ from keras_pde.recipes.batches import Batches
 FIGURE = HERE.parent / "docs" / "optimizer_training.png"
 RUNS = Path(tempfile.gettempdir()) / "keras_pde_benchmarks" / "optimizer_training.jsonl"
 BATCH, FIRST_TUNING_SEED = 128, 100
-
-
-def stepped(rate, batches):
-    """Divided by 10 after a half and after three quarters."""
-    boundaries = [batches // 2, batches * 3 // 4]
-    return schedules.PiecewiseConstantDecay(boundaries, [rate, rate / 10, rate / 100])
 
 
 def sgd(batches, rate):

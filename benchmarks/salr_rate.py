@@ -14,8 +14,7 @@ import math
 import keras
 import numpy as np
 import tensorflow as tf
-from common import HERE, parser, report
-from keras.optimizers import schedules
+from common import HERE, parser, report, stepped
 
 from keras_pde import optimizers
 
@@ -24,11 +23,6 @@ DIMENSION, START = 20, 3.0
 CURVATURES = np.geomspace(0.1, 1, DIMENSION).astype("float32")
 LOWEST = float(CURVATURES.sum()) / (2 * DIMENSION)
 RATES = (0.01, 0.03, 0.1, 0.3)
-
-
-def stepped(rate, steps):
-    boundaries = [steps // 2, steps * 3 // 4]
-    return schedules.PiecewiseConstantDecay(boundaries, [rate, rate / 10, rate / 100])
 
 
 def sgd(rate, steps):

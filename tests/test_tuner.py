@@ -76,9 +76,11 @@ def test_of_takes_names_and_tables():
         {"model.width": {"low": 2, "high": 3}},
         training={"epochs": 4},
         validation={"norm": "l2", "epsilon": 0.5},
+        optimizer={"name": "salr"},
     )
     hp = keras_tuner.HyperParameters()
     made = hypermodel.recipe_of(hp)
+    assert float(build.optimizer(made, 10).learning_rate) == 0.5  # no schedule but its own rate
     assert (made.training.epochs, made.validation.norm, made.search) == (4, "l2", {})
     assert hp.values == {"model.width": 2}
 

@@ -72,14 +72,9 @@ class RobustHyperModel(_Base):
         """
         named = {"model": model, "objective": objective, "data": data}
         parts = {k: {"name": v} if isinstance(v, str) else v for k, v in named.items()}
-        defaults = {
-            name: {"name": part.name, **part.arguments}
-            for name, part in (("optimizer", Recipe.optimizer), ("schedule", Recipe.schedule))
-        }
         values = {
             "title": f"{parts['data']['name']}: a search",
             "training": {"epochs": 10},
-            **defaults,
             **parts,
             **tables,
             "search": search,
