@@ -42,8 +42,13 @@ def sgd(batches, rate):
     return keras.optimizers.SGD(stepped(rate, batches), momentum=0.9, nesterov=True)
 
 
-def constant_sgd(batches, rate):
-    return keras.optimizers.SGD(rate, momentum=0.9, nesterov=True)
+def constant_sgd(batches, rate, **kwargs):
+    return keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, **kwargs)
+
+
+def averaged_sgd(batches, rate):
+    """With Keras' moving average of the weights."""
+    return constant_sgd(batches, rate, use_ema=True)
 
 
 def adam(batches, rate):
@@ -108,7 +113,7 @@ PROBLEMS = {
         lambda seed: kp.models.lenet(seed=seed),
         epochs=20,
         tuning=3,
-        seeds=5,
+        seeds=10,
         methods={
             "SGD": (sgd, singles(0.01, 0.03, 0.1, 0.3)),
             "Adam": (adam, singles(3e-4, 1e-3, 3e-3, 1e-2)),
@@ -126,6 +131,7 @@ PROBLEMS = {
         methods={
             "SGD": (sgd, singles(0.01, 0.03, 0.1, 0.05)),
             "SGD without a schedule": (constant_sgd, singles(1e-3, 3e-3, 0.01, 0.03)),
+            "SGD averaged, without a schedule": (averaged_sgd, singles(3e-3, 0.01, 0.03, 0.1)),
             "Adam": (adam, singles(1e-3, 3e-3, 0.01, 0.03)),
             "EntropySGD": (entropy_sgd, [(0.01, 1e-4), (0.03, 1e-4), (0.03, 0.1), (0.05, 1e-4)]),
             "HamiltonJacobi": (
@@ -159,8 +165,9 @@ def trained(problem, method, candidate, seed, data_dir):
     make, candidates = problem.methods[method]
     model = problem.network(seed)
     keras.utils.set_random_seed(seed)
-    model.compile(make(total, *candidates[candidate]), cross_entropy(), metrics=["accuracy"])
-    callbacks = []
+    optimizer = make(total, *candidates[candidate])
+    model.compile(optimizer, cross_entropy(), metrics=["accuracy"])
+    callbacks = [kp.callbacks.EvaluationWeights()] if optimizer.use_ema else []
     if any(isinstance(layer, keras.layers.BatchNormalization) for layer in model.layers):
         callbacks.append(kp.callbacks.RecalibrateBatchNorm(training[0], BATCH))
     history = model.fit(

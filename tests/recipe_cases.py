@@ -89,6 +89,28 @@ def toy_recipe(data, **sections):
     return recipes.Recipe.of(values).replaced(sections)
 
 
+def short(folder, **changes):
+    """A recipe without evaluation."""
+    changes = {"training.epochs": 2, "evaluation": [], **changes}
+    return toy_recipe(folder / "toy.npz", **changes)
+
+
+def history(run):
+    return [
+        {k: v for k, v in row.items() if k != "seconds"}
+        for row in run.read_json("run.json")["history"]
+    ]
+
+
+def assert_same_training(run, expected):
+    """Same bits in all that a training leaves."""
+    for name in ("checkpoint.npz", "best.npz"):
+        for a, b in zip(run.read_arrays(name)[0], expected.read_arrays(name)[0], strict=True):
+            assert a.dtype == b.dtype
+            np.testing.assert_array_equal(a, b)
+    assert history(run) == history(expected)
+
+
 def quietly(line):
     """In place of `print`."""
 

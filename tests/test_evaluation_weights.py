@@ -96,6 +96,29 @@ def test_averages_are_shown():
     assert_equal(seen.epochs[0], means, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "around", [lambda sgd: sgd, kp.optimizers.SAM, keras.optimizers.LossScaleOptimizer]
+)
+def test_keras_moving_averages_are_shown(around):
+    """Also of an optimizer inside another; the training goes on with the same bits."""
+
+    def averaging():
+        return around(keras.optimizers.SGD(0.001, use_ema=True, ema_momentum=0.5))
+
+    _, plain = run(averaging())
+    model, shown = run(averaging(), kp.callbacks.EvaluationWeights())
+    assert_equal(shown.batches[-1], plain.batches[-1], rtol=0)
+    (part,) = (o for o in slots.nested(model.optimizer) if o.use_ema)
+    assert_equal(shown.epochs[-1], arrays(part._model_variables_moving_average), rtol=0)
+    assert_equal(model.get_weights(), shown.epochs[-1], rtol=0)
+    assert abs(shown.validations[0][0] - plain.batches[4][0]).max() > 1e-5
+    if around is not kp.optimizers.SAM:
+        average = plain.batches[0][0]
+        for kernel, _ in plain.batches[1:5]:
+            average = (average + kernel) / 2
+        np.testing.assert_allclose(shown.validations[0][0], average, rtol=1e-6)
+
+
 @pytest.mark.parametrize("by_function", [False, True])
 def test_each_of_several_optimizers_shows_its_own(by_function):
     """Cycles of 3 batches for the kernel, of 4 for the bias."""

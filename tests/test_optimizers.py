@@ -254,6 +254,10 @@ class TestBank:
         optimizer.finalize_variable_values(weights)
         assert float(weights[0][0]) > 0.5  # not the zeros that the average begins with
 
+        model = compiled(quiet(entry, use_ema=True))
+        fit(model)
+        fit(model)  # which Keras' own refuse on JAX
+
     def test_batches_of_a_sparse_gradient(self, entry):
         """An embedding's gradient, which TensorFlow gives as slices."""
         keras.utils.set_random_seed(0)

@@ -17,8 +17,11 @@ import pytest
 from keras import ops
 from recipe_cases import (
     BACKEND,
+    assert_same_training,
+    history,
     quietly,
     recipe,
+    short,
     toy_recipe,
     toy_registered,
     write_data,
@@ -62,28 +65,6 @@ def whole(folder, toml):
 
 def train(toml, out, **options):
     return recipes.train(recipes.load(toml), out, **{"say": quietly, **options})
-
-
-def short(folder, **changes):
-    """A recipe without evaluation."""
-    changes = {"training.epochs": 2, "evaluation": [], **changes}
-    return toy_recipe(folder / "toy.npz", **changes)
-
-
-def history(run):
-    return [
-        {k: v for k, v in row.items() if k != "seconds"}
-        for row in run.read_json("run.json")["history"]
-    ]
-
-
-def assert_same_training(run, expected):
-    """Same bits in all that a training leaves."""
-    for name in ("checkpoint.npz", "best.npz"):
-        for a, b in zip(run.read_arrays(name)[0], expected.read_arrays(name)[0], strict=True):
-            assert a.dtype == b.dtype
-            np.testing.assert_array_equal(a, b)
-    assert history(run) == history(expected)
 
 
 # What is written
@@ -363,65 +344,6 @@ def test_mixed_precision_is_resumed_with_its_loss_scale_and_saved_in_float32(fol
     assert_same_training(run, whole)
     model = kp.load_model(run / "model")  # which compares golden logits
     assert {layer.compute_dtype for layer in model.layers} == {"float32"}
-
-
-def test_weight_decay_is_about_kernels_or_all(folder):
-    loaded = build.dataset(short(folder))[0]
-    for decay, expected in (("kernels", {2, 4}), ("all", {1, 2, 4})):
-        robust = build.robust_model(short(folder, **{"training.decay": decay}), loaded, 8)
-        variables = robust.trainable_variables
-        decayed = [v for v in variables if robust.optimizer._use_weight_decay(v)]
-        assert {len(v.shape) for v in decayed} == expected
-
-
-def test_cyclic_optimizers_keep_anchors_and_resume_within_cycles(folder, tmp_path):
-    """Four batches an epoch in cycles of three; what is kept is evaluated, and not trained on."""
-    entropy = {"name": "entropy_sgd", "inner_steps": 3, "temperature": 1e-4}
-    entropy |= {"scope": 0.1, "weight_decay": 1e-3}  # of the base class
-    toy = short(folder, optimizer=entropy, **{"training.epochs": 3, "training.average": 0})
-    toy = toy.replaced({"validation.select": "last"})
-    whole = recipes.train(toy, tmp_path / "whole", say=quietly)
-    run = recipes.train(toy, tmp_path / "run", max_minutes=0, say=quietly)
-    recipes.train(toy, run.path, resume=True, say=quietly)
-    assert_same_training(run, whole)
-    assert [row["scope"] for row in history(whole)] == pytest.approx(
-        [0.1 * 1.001**cycles for cycles in (1, 2, 4)]
-    )
-    # After eight batches, two cycles and two thirds, the anchor is kept, and y is resumed.
-    midst = recipes.train(toy.replaced({"training.epochs": 2}), tmp_path / "midst", say=quietly)
-    kept, state = (midst.read_arrays(name)[0] for name in ("best.npz", "checkpoint.npz"))
-    same = [a.shape == kept[0].shape and np.array_equal(a, kept[0]) for a in state]
-    assert not same[0]
-    assert sum(same) == 1
-
-
-def test_optimizers_of_this_library_have_rates_of_their_own(folder):
-    for name, default in (("entropy_sgd", 1.0), ("salr", 0.5)):
-        alone = short(folder, optimizer={"name": name})
-        assert float(build.optimizer(alone, 100).learning_rate) == default
-        told = alone.replaced({"schedule": {"name": "constant", "rate": 0.25}})
-        assert float(build.optimizer(told, 100).learning_rate) == 0.25
-
-
-def test_an_optimizer_that_sees_the_loss_trains_in_mixed_precision(folder, tmp_path):
-    toy = short(folder, optimizer={"name": "salr"}, **{"training.precision": "mixed_float16"})
-    run = recipes.train(toy, tmp_path / "run", evaluate=False, say=quietly)
-    assert all(row["last_rate"] > 0 for row in history(run))
-
-
-def test_an_optimizer_around_another(folder):
-    toy = short(folder, optimizer={"name": "sam", "rho": 0.1, "inner": {"name": "adam"}})
-    made = build.optimizer(toy, steps=100)
-    assert (made.rho, type(made.inner)) == (0.1, keras.optimizers.Adam)
-    # The schedule counts the inner optimizer's steps: 50 of two batches each.
-    made.inner.build([keras.Variable([1.0])])
-    made.inner.iterations.assign(50)
-    assert float(made.learning_rate) == pytest.approx(0)
-    short_form = build.optimizer(short(folder, optimizer={"name": "sam", "inner": "adam"}), 100)
-    assert isinstance(short_form.inner, keras.optimizers.Adam)
-    for inner in (3, {"momentum": 0.9}, {"name": "adamm"}):
-        with pytest.raises(ValueError, match=r"a name, such as|adamm.*Did you mean"):
-            build.optimizer(short(folder, optimizer={"name": "sam", "inner": inner}), 100)
 
 
 def test_a_recipe_starts_from_a_saved_model(whole, folder):

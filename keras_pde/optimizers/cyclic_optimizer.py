@@ -1,14 +1,14 @@
 import numbers
 import warnings
 
-import keras
 from keras import ops
 
 from keras_pde.checks import check_count, check_number
+from keras_pde.optimizers.base_optimizer import BaseOptimizer
 from keras_pde.registry import unknown_name
 
 
-class CyclicOptimizer(keras.optimizers.Optimizer):
+class CyclicOptimizer(BaseOptimizer):
     """Base class of optimizers that work in cycles of several batches.
 
     Each call of `apply`, so each batch of `fit`, is one step of a cycle. There are no branches:
@@ -40,7 +40,7 @@ class CyclicOptimizer(keras.optimizers.Optimizer):
             raise ValueError(
                 "Received ema_overwrite_frequency, which would move the weights away from their "
                 "anchor within a cycle; expected None. `use_ema` averages what a cycle ends with, "
-                "and `keras.callbacks.SwapEMAWeights` evaluates the average."
+                "and `keras_pde.callbacks.EvaluationWeights` evaluates the average."
             )
         if isinstance(learning_rate, numbers.Real):
             learning_rate = check_number(learning_rate, "learning_rate", least=0)

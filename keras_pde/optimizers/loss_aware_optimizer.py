@@ -5,9 +5,10 @@ from keras import ops
 
 from keras_pde.checks import check_number
 from keras_pde.optimizers import replicas
+from keras_pde.optimizers.base_optimizer import BaseOptimizer
 
 
-class LossAwareOptimizer(keras.optimizers.Optimizer):
+class LossAwareOptimizer(BaseOptimizer):
     """Base class of optimizers whose rate depends on the loss, in plain `compile` and `fit`.
 
     Keras hands the loss to `scale_loss` before it takes the gradient; it is kept until the step. On

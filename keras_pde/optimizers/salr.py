@@ -22,6 +22,7 @@ RULES = ("running_min", "target")
     window=2,
     smallest=1e-3,
     momentum=0.5,
+    use_ema=False,
 )
 class SALR(LossAwareOptimizer):
     """Stochastic adaptive learning rate: SGD that needs no schedule.
@@ -40,7 +41,9 @@ class SALR(LossAwareOptimizer):
 
     The theorem is about the true f - f* and E|g|^2. Running means of what batches say leave noise
     in f - f*, below which the rate does not fall with a number as f_star: for networks take
-    `"target"`, whose gap halves where the loss stalls.
+    `"target"`, whose gap halves where the loss stalls. What the rate leaves of the gradients' noise
+    in the weights, Keras' moving average takes out: it is in the model at the end of `fit`, and
+    with `keras_pde.callbacks.EvaluationWeights` in validation and checkpoints, too.
 
     Args:
         learning_rate: the largest rate.
@@ -51,11 +54,11 @@ class SALR(LossAwareOptimizer):
         loss_decay: of the running mean of the loss, in [0, 1): 0 takes the batch's.
         square_decay: of the running mean of |g|^2, in [0, 1).
         margin: of `"running_min"`, in [0, 1].
-        patience: of `"target"`, in steps, at least 1: an epoch or so, and a small part of the
-            training.
+        patience: of `"target"`, in steps, at least 1: a few epochs; without `use_ema` about one.
         window: steps between changes of the rate, at least 1; above 1, |g|^2 is averaged plainly
             since the last change.
         smallest: of the rate, at least 0.
+        use_ema: whether to average the weights, with Keras' `ema_momentum`.
         momentum, nesterov, **kwargs: of `LossAwareOptimizer`.
 
     While the running mean is below f_star the rate is `smallest`: choose a lower f_star.
@@ -65,7 +68,7 @@ class SALR(LossAwareOptimizer):
 
     Example:
 
-    >>> model.compile(kp.optimizers.SALR(patience=500), loss)
+    >>> model.compile(kp.optimizers.SALR(), loss)
     """
 
     def __init__(
@@ -76,13 +79,14 @@ class SALR(LossAwareOptimizer):
         loss_decay=0.9,
         square_decay=0.99,
         margin=0.9,
-        patience=300,
+        patience=1000,
         window=1,
         smallest=0.0,
         momentum=0.9,
+        use_ema=True,
         **kwargs,
     ):
-        super().__init__(learning_rate, momentum, **kwargs)
+        super().__init__(learning_rate, momentum, use_ema=use_ema, **kwargs)
         if isinstance(f_star, numbers.Real):
             f_star = check_number(f_star, "f_star")
         elif f_star not in RULES:
@@ -99,8 +103,8 @@ class SALR(LossAwareOptimizer):
     @classmethod
     def paper_windowed(cls, f_star=0.2, window=7500, **kwargs):
         """What the authors run on CIFAR-10: a rate in [1e-5, 0.1], another every 7,500 steps."""
-        arguments = {"loss_decay": 0.9, "smallest": 1e-5, "momentum": 0.0, **kwargs}
-        return cls(0.1, f_star, window=window, **arguments)
+        arguments = {"loss_decay": 0.9, "smallest": 1e-5, "momentum": 0.0, "use_ema": False}
+        return cls(0.1, f_star, window=window, **{**arguments, **kwargs})
 
     @property
     def remembered(self):

@@ -40,6 +40,11 @@ class StochasticWeightAveraging(WrapperOptimizer):
 
     def __init__(self, inner="sgd", start=0, period=1, name=None):
         super().__init__(inner, period, "mean", name)
+        if self.inner.use_ema:
+            raise ValueError(
+                f"Received inner={type(self.inner).__name__} with use_ema=True, so two averages of "
+                "the weights; expected use_ema=False."
+            )
         self.start, self.period = check_count(start, "start", least=0), self.inner_steps
 
     def build(self, variables):
@@ -76,7 +81,6 @@ class StochasticWeightAveraging(WrapperOptimizer):
 
     def finalize_variable_values(self, var_list):
         WrapperOptimizer.end_cycle(self)
-        self.inner.finalize_variable_values(var_list)
 
     def get_config(self):
         return {**super().get_config(), "start": self.start, "period": self.period}

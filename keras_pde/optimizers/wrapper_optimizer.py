@@ -70,8 +70,8 @@ class WrapperOptimizer(CyclicOptimizer):
         raise NotImplementedError
 
     def finalize_variable_values(self, var_list):
-        self.inner.finalize_variable_values(var_list)
         super().finalize_variable_values(var_list)
+        self.inner.finalize_variable_values(var_list)  # its average, if it has one
 
     def scale_loss(self, loss):
         return self.inner.scale_loss(loss)

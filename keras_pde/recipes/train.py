@@ -11,7 +11,7 @@ from keras_pde.recipes.finish import finish
 from keras_pde.recipes.journal import Journal
 from keras_pde.recipes.run_folder import RunFolder
 from keras_pde.training.callbacks import EvaluationWeights, OptimizerLogger, RobustValidation
-from keras_pde.training.evaluation_weights import cyclic_parts
+from keras_pde.training.evaluation_weights import evaluated_parts
 from keras_pde.training.optimizer_logger import logging_parts
 
 
@@ -160,7 +160,7 @@ def fit(
         last: number of finished epochs in the end; default: the recipe's.
         robust_accuracy: the last one found, if `first` is not 0.
         devices: those of `robust` and `batches`.
-        evaluated: the `EvaluationWeights` to use where the optimizer works in cycles.
+        evaluated: the `EvaluationWeights` to use where the optimizer asks for it.
         **kwargs: for `keras.Model.fit`.
     """
     steps, last = batches.steps_per_epoch, last or recipe.training.epochs
@@ -199,7 +199,7 @@ def fit(
 
 def _asked_for(optimizer, evaluated):
     """The callbacks without which an optimizer is not seen as it should be."""
-    found = [evaluated or EvaluationWeights()] if cyclic_parts(optimizer) else []
+    found = [evaluated or EvaluationWeights()] if evaluated_parts(optimizer) else []
     return found + ([OptimizerLogger()] if logging_parts(optimizer) else [])
 
 

@@ -12,11 +12,12 @@ class EvaluationWeights(keras.callbacks.Callback):
     """Shows validation and checkpoints the weights that the optimizer wants to be evaluated.
 
     Cyclic optimizers (`keras_pde.optimizers.CyclicOptimizer`) leave the model at y within a cycle,
-    and at its anchor, or mean, only at the end of a cycle and of `fit`. With this callback the
-    model holds the latter during validation, and from the end of an epoch to the beginning of the
-    next, so that checkpoints and early stopping see it, too; then the training goes on from y.
+    and at its anchor, or mean, only at the end of a cycle and of `fit`; any optimizer with
+    `use_ema` leaves it at a moving average, only at the end of `fit`. With this callback the model
+    holds these during validation, and from the end of an epoch to the beginning of the next, so
+    that checkpoints and early stopping see them, too; then the training goes on with the same bits.
     Where the batches of an epoch are a multiple of the cycle nothing is changed, except for
-    `evaluation_weights="mean"` and for stochastic weight averaging.
+    averages.
 
     Put it before the callbacks that save or evaluate. One that saves what a training is to go on
     from does so within `training_weights()`.
@@ -48,11 +49,12 @@ class EvaluationWeights(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self._kept, self._wanted = None, 0
-        if not cyclic_parts(self.model.optimizer) and not slots.undecided(self.model.optimizer):
+        optimizer = self.model.optimizer
+        if not evaluated_parts(optimizer) and not slots.undecided(optimizer):
             raise ValueError(
-                f"Received a model with the optimizer {type(self.model.optimizer).__name__}, which "
-                "trains the weights that it evaluates; expected one of `keras_pde.optimizers` that "
-                "works in cycles. Leave the callback out."
+                f"Received a model with the optimizer {type(optimizer).__name__}, which trains the "
+                "weights that it evaluates; expected one of `keras_pde.optimizers` that works in "
+                "cycles, or one with use_ema=True. Leave the callback out."
             )
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -77,10 +79,10 @@ class EvaluationWeights(keras.callbacks.Callback):
             return
         self._synchronise()
         self._kept = []
-        for optimizer in filter(lambda part: part.built, cyclic_parts(self.model.optimizer)):
+        for optimizer in filter(lambda part: part.built, evaluated_parts(self.model.optimizer)):
             variables = optimizer._trainable_variables
-            self._kept += [(v, np.array(ops.convert_to_numpy(v))) for v in variables]
-            for variable, value in zip(variables, optimizer.evaluation_values(), strict=True):
+            self._kept += zip(variables, _copies(variables), strict=True)
+            for variable, value in zip(variables, _evaluated(optimizer), strict=True):
                 variable.assign(value)
 
     def _hide(self):
@@ -88,7 +90,7 @@ class EvaluationWeights(keras.callbacks.Callback):
         if self._wanted or self._kept is None:
             return
         self._synchronise()
-        for variable, value in self._kept:
+        for variable, value in reversed(self._kept):  # an average hides the end of a cycle
             variable.assign(value)
         self._kept = None
 
@@ -97,6 +99,17 @@ class EvaluationWeights(keras.callbacks.Callback):
             self.model.jax_state_sync()
 
 
-def cyclic_parts(optimizer):
-    """Those of the optimizer and the ones inside it that work in cycles."""
-    return [part for part in slots.nested(optimizer) if isinstance(part, CyclicOptimizer)]
+def evaluated_parts(optimizer):
+    """Those of the optimizer and the ones inside it that evaluate other weights than they train."""
+    parts = slots.nested(optimizer)
+    return [part for part in parts if isinstance(part, CyclicOptimizer) or part.use_ema]
+
+
+def _evaluated(optimizer):
+    if optimizer.use_ema:
+        return _copies(optimizer._model_variables_moving_average)
+    return optimizer.evaluation_values()
+
+
+def _copies(variables):
+    return [np.array(ops.convert_to_numpy(v)) for v in variables]  # JAX takes no buffer twice
