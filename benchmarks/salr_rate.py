@@ -3,8 +3,8 @@
 f(w) = E |w - z|^2_A / 2, z ~ N(0, I / d), in d = 20 dimensions, curvatures 0.1 to 1: each batch has
 another minimum, so no rate that stays converges. q = |w - w*|^2 / 2. The theorem of SALR is about
 the true f - f* and E |g|^2; in a training there are running means of what batches say. Both are
-run with f* known; and SALR as it comes, with target levels. The rates of SGD are chosen by the last
-q of other chains; nothing of SALR is chosen.
+run with f* known; and SALR as it comes, with target levels and averaged weights. The rates of SGD
+are chosen by the last q of other chains; nothing of SALR is chosen.
 
 Every chain is a run of the optimizers themselves. The figure is docs/salr_rate.png.
 """
@@ -35,7 +35,8 @@ def constant(rate, steps):
 
 def salr(decay, steps):
     square = max(decay, 0.99)
-    return optimizers.SALR(1.0, LOWEST, loss_decay=decay, square_decay=square, momentum=0.0)
+    decays = {"loss_decay": decay, "square_decay": square}
+    return optimizers.SALR(1.0, LOWEST, **decays, momentum=0.0, use_ema=False)
 
 
 def as_it_comes(_, steps):
@@ -54,23 +55,27 @@ METHODS = {
 
 
 def runner(optimizer, exact, steps):
-    """Function from a seed to q before each step and after the last."""
+    """Function from a seed to q at the start and after each step, of averages if there are any."""
     w = keras.Variable(np.full(DIMENSION, START, "float32"))
     optimizer.build([w])
+    shown = optimizer._model_variables_moving_average[0] if optimizer.use_ema else w
     start = [(v, keras.ops.convert_to_numpy(v)) for v in (w, *optimizer.variables)]
+
+    def q(variable):
+        return tf.reduce_sum(tf.convert_to_tensor(variable) ** 2) / 2
 
     @tf.function
     def chain(seed):
-        path = tf.TensorArray("float32", steps + 1)
+        path = tf.TensorArray("float32", steps + 1).write(0, q(w))
         for k in tf.range(steps):
             x = tf.convert_to_tensor(w)
-            path = path.write(k, tf.reduce_sum(x**2) / 2)
             z = tf.random.stateless_normal((DIMENSION,), [seed, k]) / math.sqrt(DIMENSION)
             loss = tf.reduce_sum(CURVATURES * (x - z) ** 2) / 2
             true = tf.reduce_sum(CURVATURES * x**2) / 2 + LOWEST
             optimizer.scale_loss(true if exact else loss)
             optimizer.apply([CURVATURES * (x - z)], [w])
-        return path.write(steps, tf.reduce_sum(tf.convert_to_tensor(w) ** 2) / 2).stack()
+            path = path.write(k + 1, q(shown))
+        return path.stack()
 
     def run(seed):
         for variable, value in start:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from optimizer_cases import build
 
-from keras_pde import registry
+from keras_pde import callbacks, registry
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="about tf.distribute"
@@ -17,19 +17,22 @@ pytestmark = pytest.mark.skipif(
 
 X = np.random.default_rng(0).normal(size=(72, 4)).astype("float32")
 Y = X.sum(1)[:, None]
-NAMES = registry.names("optimizer")
+CASES = [*registry.names("optimizer"), "salr, averaged", "entropy_sgd, averaged"]
 
 
-def train(name, scope):
+def train(case, scope):
     """The losses, and the weights after twelve batches and three more, which end within a cycle."""
+    name, _, averaged = case.partition(", ")
     (entry,) = (entry for entry in registry.entries("optimizer") if entry.name == name)
     keras.utils.set_random_seed(0)
     with scope:
         layers = [keras.layers.Dense(5, "tanh"), keras.layers.Dense(1)]
         model = keras.Sequential([keras.Input((4,)), *layers])
-        model.compile(build(entry), "mse")
+        model.compile(build(entry, **({"use_ema": True} if averaged else {})), "mse")
     options = {"batch_size": 6, "shuffle": False, "verbose": 0}
-    losses = model.fit(X, Y, **options).history["loss"]
+    if averaged:
+        options |= {"callbacks": [callbacks.EvaluationWeights()], "validation_data": (X, Y)}
+    losses = [loss for found in model.fit(X, Y, **options).history.values() for loss in found]
     losses += model.fit(X[:20], Y[:20], **options).history["loss"]
     return {"losses": losses, "weights": [w.tolist() for w in model.get_weights()]}
 
@@ -37,7 +40,7 @@ def train(name, scope):
 def main():
     strategy = mirrored_cases.strategy()
     scopes = contextlib.nullcontext, strategy.scope
-    print(json.dumps({name: [train(name, scope()) for scope in scopes] for name in NAMES}))
+    print(json.dumps({case: [train(case, scope()) for scope in scopes] for case in CASES}))
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +48,9 @@ def results():
     return mirrored_cases.results(__file__)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_two_replicas_equal_one_device(results, name):
-    one, two = results[name]
+@pytest.mark.parametrize("case", CASES)
+def test_two_replicas_equal_one_device(results, case):
+    one, two = results[case]
     np.testing.assert_allclose(two["losses"], one["losses"], rtol=1e-6)
     for a, b in zip(one["weights"], two["weights"], strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-6, atol=1e-6)

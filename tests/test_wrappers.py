@@ -124,6 +124,11 @@ def test_inner_optimizers_that_cannot_be_wrapped(inner, message):
         optimizers.SAM(inner)
 
 
+def test_weights_are_not_averaged_twice():
+    with pytest.raises(ValueError, match="SALR with use_ema=True, so two averages"):
+        optimizers.StochasticWeightAveraging(optimizers.SALR())
+
+
 def test_they_work_within_loss_scaling():
     x = np.random.default_rng(0).normal(size=(24, 4)).astype("float32")
     for optimizer in (optimizers.SAM("adam"), optimizers.EntropySGD(inner_steps=3)):
