@@ -127,7 +127,7 @@ PROBLEMS = {
         lambda seed: kp.models.small_cnn((32, 32, 3), width=8, seed=seed),
         epochs=12,
         tuning=1,
-        seeds=3,
+        seeds=5,
         methods={
             "SGD": (sgd, singles(0.01, 0.03, 0.1, 0.05)),
             "SGD without a schedule": (constant_sgd, singles(1e-3, 3e-3, 0.01, 0.03)),
