@@ -111,6 +111,11 @@ def test_keras_moving_averages_are_shown(around):
     (part,) = (o for o in slots.nested(model.optimizer) if o.use_ema)
     assert_equal(shown.epochs[-1], arrays(part._model_variables_moving_average), rtol=0)
     assert_equal(model.get_weights(), shown.epochs[-1], rtol=0)
+    again = kp.callbacks.EvaluationWeights()
+    model.fit(X, Y, verbose=0, callbacks=[again])  # which Keras alone cannot on JAX
+    model.set_weights([0 * w for w in model.get_weights()])
+    expected = model.evaluate(X, Y, verbose=0)
+    assert model.evaluate(X, Y, verbose=0, callbacks=[again]) == expected
     assert abs(shown.validations[0][0] - plain.batches[4][0]).max() > 1e-5
     if around is not kp.optimizers.SAM:
         average = plain.batches[0][0]
@@ -149,6 +154,21 @@ def test_training_weights_for_those_who_resume():
     _, seen = run(entropy(), evaluated, Keep())
     assert_equal(kept[0], seen.batches[4], rtol=0, atol=0)
     assert_equal(seen.epochs[0], seen.batches[2], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "optimizer", [kp.optimizers.SALR(), entropy(use_ema=True), keras.optimizers.Adam(use_ema=True)]
+)
+def test_a_count_that_was_skipped_to_begins_an_average(optimizer):
+    model = network()
+    model.compile(optimizer, "mse")
+    optimizer.build(model.trainable_variables)
+    model.set_weights([w + 1 for w in model.get_weights()])
+    slots.skip(optimizer, 6)
+    before = model.get_weights()
+    model.fit(X[:10], Y[:10], verbose=0)
+    for a, b in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=0.05)
 
 
 @pytest.mark.parametrize("optimizer", [entropy(), kp.optimizers.SAM("sgd")])

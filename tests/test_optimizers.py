@@ -110,6 +110,16 @@ class TestBank:
         _, frozen, trained = arrays(weights)
         assert frozen == 2.0
         assert trained < 3.0
+        for changes in ({}, {"use_ema": True}):
+            if changes and "inner" in entry.example:
+                continue
+            optimizer = build(entry, **changes)
+            with pytest.warns(UserWarning, match="Gradients do not exist"):
+                for _ in range(5):
+                    optimizer.scale_loss(ops.convert_to_tensor(1.0))
+                    optimizer.apply([ops.ones(1), None, ops.ones(1)], weights)
+            optimizer.finalize_variable_values(weights)
+            assert arrays(weights)[1] == 2.0
 
     def test_fit_lowers_the_loss(self, entry):
         model = compiled(eager(entry))
@@ -240,7 +250,7 @@ class TestBank:
     def test_moving_average(self, entry):
         """`use_ema` ends with an average of what the training passed, between start and end."""
         if "inner" in entry.example:
-            pytest.skip("its inner optimizer averages")
+            pytest.skip("its inner optimizer averages: tests/test_wrappers.py")
         optimizer = quiet(entry, use_ema=True, ema_momentum=0.5)
         weights = variables([1.0])
         for _ in range(12):
@@ -257,6 +267,18 @@ class TestBank:
         model = compiled(quiet(entry, use_ema=True))
         fit(model)
         fit(model)  # which Keras' own refuse on JAX
+        before = model.get_weights()
+        model.fit(X, Y, initial_epoch=2, epochs=2, verbose=0)  # as of a finished training
+        assert_equal(model.get_weights(), before, rtol=0)
+
+    def test_without_a_step_averages_change_nothing(self, entry):
+        if "inner" in entry.example:
+            pytest.skip("its inner optimizer averages: tests/test_wrappers.py")
+        optimizer, weights = build(entry, use_ema=True), variables([1.0])
+        optimizer.finalize_variable_values(weights)
+        optimizer.build(weights)
+        optimizer.finalize_variable_values(weights)
+        assert float(weights[0][0]) == 1.0
 
     def test_batches_of_a_sparse_gradient(self, entry):
         """An embedding's gradient, which TensorFlow gives as slices."""

@@ -121,6 +121,19 @@ def test_a_later_part_of_a_training_goes_on_with_schedule_and_average(toy):
         np.testing.assert_allclose(kernel, expected, atol=0.01)
 
 
+def test_an_average_of_the_optimizer_goes_on_from_loaded_weights(toy):
+    made = toy(epochs=31).replaced({"training.average": 0, "schedule.peak": 1e-6})
+    made = made.replaced({"optimizer.use_ema": True})
+    hypermodel, hp = RobustHyperModel(made), keras_tuner.HyperParameters()
+    hypermodel.spaces = ()
+    robust = hypermodel.build(hp)
+    loaded = [w + 0.1 for w in robust.model.get_weights()]
+    robust.model.set_weights(loaded)
+    hypermodel.fit(hp, robust, epochs=31, initial_epoch=30)
+    for kernel, expected in zip(robust.model.get_weights(), loaded, strict=True):
+        np.testing.assert_allclose(kernel, expected, atol=0.01)
+
+
 # A search
 
 

@@ -124,6 +124,21 @@ def test_inner_optimizers_that_cannot_be_wrapped(inner, message):
         optimizers.SAM(inner)
 
 
+@pytest.mark.parametrize("around", [optimizers.SAM, optimizers.Lookahead])
+def test_moving_averages_of_the_inner_optimizer(around):
+    x = np.ones((12, 1), "float32")
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+    inner = keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5)
+    model.compile(around(inner), "mse")
+    options = {"batch_size": 2, "verbose": 0}
+    model.set_weights([np.array([[5.0]])])
+    model.fit(x, 0 * x, epochs=0, **options)
+    assert model.get_weights()[0] == 5.0
+    for _ in range(2):  # which Keras' own optimizers refuse on JAX
+        model.fit(x, 0 * x, **options)
+        assert model.get_weights()[0] == np.array(ops.convert_to_numpy(inner.variables[2]))
+
+
 def test_weights_are_not_averaged_twice():
     with pytest.raises(ValueError, match="SALR with use_ema=True, so two averages"):
         optimizers.StochasticWeightAveraging(optimizers.SALR())

@@ -153,6 +153,12 @@ class AnchoredOptimizer(CyclicOptimizer):
     def _update_model_variables_moving_average(self, trainable_variables):
         """Is part of the step, since the base class would average y."""
 
+    @property
+    def evaluated_slots(self):
+        means = [slots for name, slots in self._memories.items() if name == "mean"]
+        averages = [self._model_variables_moving_average] if self.use_ema else []
+        return [self._anchors, *means, *averages]
+
     def evaluation_values(self):
         slots = self._anchors if self.evaluation_weights == "anchor" else self._memories["mean"]
         return chosen(ops.equal(self.phase, 0), self._trainable_variables, slots)

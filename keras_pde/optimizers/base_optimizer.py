@@ -3,13 +3,30 @@ from keras import ops
 
 
 class BaseOptimizer(keras.optimizers.Optimizer):
-    """Keras' base class, with averages of weights after which `fit` may be called again.
+    """Keras' base class, with moving averages that are right in all of these cases.
 
-    On JAX Keras leaves weights and averages with the same buffers, which its next `fit` refuses.
+    Keras ends `fit` with averages of zeros where no step was made; with those of other variables
+    after some were frozen; and, on JAX, with weights in the averages' buffers, which the next `fit`
+    refuses.
     """
 
     def finalize_variable_values(self, var_list):
-        super().finalize_variable_values(var_list)
         if self.use_ema:
-            for variable in var_list:
-                variable.assign(ops.copy(variable))
+            end_with_averages(self)
+
+
+def end_with_averages(optimizer):
+    """Puts the moving averages of `use_ema` into the model."""
+    for variable, average in averages(optimizer):
+        variable.assign(ops.copy(average))
+
+
+def averages(optimizer):
+    """Pairs of variables and their moving averages; none before the first step."""
+    if not optimizer.built or not int(ops.convert_to_numpy(optimizer.iterations)):
+        return []
+    pairs = zip(
+        optimizer._trainable_variables, optimizer._model_variables_moving_average, strict=True
+    )
+    # Keras has none of variables that it overwrites with gradients (float8).
+    return [(variable, average) for variable, average in pairs if average is not None]

@@ -4,6 +4,7 @@ import warnings
 from keras import ops
 
 from keras_pde.checks import check_count, check_number
+from keras_pde.optimizers import replicas
 from keras_pde.optimizers.base_optimizer import BaseOptimizer
 from keras_pde.registry import unknown_name
 
@@ -71,6 +72,26 @@ class CyclicOptimizer(BaseOptimizer):
         """Batches since the first cycle of this `fit` began."""
         return ops.convert_to_tensor(self.iterations) - ops.convert_to_tensor(self._origin)
 
+    def _filter_empty_gradients(self, grads, vars):
+        """What has no gradient stays, and so does what is evaluated in its place."""
+        grads, vars = super()._filter_empty_gradients(grads, vars)
+        moving = {self._get_variable_index(variable) for variable in vars}
+        staying = [v for i, v in enumerate(self._trainable_variables) if i not in moving]
+
+        def stay(variable):
+            for slots in self.evaluated_slots:
+                slot = slots[self._get_variable_index(variable)]
+                self.assign(slot, ops.copy(ops.convert_to_tensor(variable)))
+
+        if staying:
+            replicas.update(self, stay, staying)
+        return grads, vars
+
+    @property
+    def evaluated_slots(self):
+        """The lists of slots that `evaluation_values`, or an average, may put into the model."""
+        return [self._anchors]
+
     def evaluation_values(self):
         """The weights to evaluate, one tensor a trainable variable: anchors within a cycle."""
         return chosen(ops.equal(self.phase, 0), self._trainable_variables, self._anchors)
@@ -90,7 +111,9 @@ class CyclicOptimizer(BaseOptimizer):
 
     def finalize_variable_values(self, var_list):
         """Ends the cycle; the model has the evaluation weights, or with `use_ema` the average."""
-        if self.built and int(self.phase):
+        if not self.built:
+            return
+        if int(self.phase):
             warnings.warn(
                 f"{type(self).__name__} ends within a cycle of {self.inner_steps} batches: the "
                 f"last {int(self.phase)} are lost, the model has the {self.evaluation_weights} of "

@@ -54,7 +54,8 @@ class SALR(LossAwareOptimizer):
         loss_decay: of the running mean of the loss, in [0, 1): 0 takes the batch's.
         square_decay: of the running mean of |g|^2, in [0, 1).
         margin: of `"running_min"`, in [0, 1].
-        patience: of `"target"`, in steps, at least 1: a few epochs; without `use_ema` about one.
+        patience: of `"target"`, in steps, at least 1: a few epochs; without `use_ema` about one. In
+            a training of little more steps the rate may stay at the largest.
         window: steps between changes of the rate, at least 1; above 1, |g|^2 is averaged plainly
             since the last change.
         smallest: of the rate, at least 0.

@@ -73,6 +73,10 @@ class StochasticWeightAveraging(WrapperOptimizer):
 
         replicas.update(self, average, variables)
 
+    @property
+    def evaluated_slots(self):
+        return [self._means]
+
     def evaluation_values(self):
         return chosen(self.averaged > 0, self._means, self._trainable_variables)
 

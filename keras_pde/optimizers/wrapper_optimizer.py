@@ -1,5 +1,6 @@
 import keras
 
+from keras_pde.optimizers.base_optimizer import end_with_averages
 from keras_pde.optimizers.cyclic_optimizer import CyclicOptimizer
 
 
@@ -71,7 +72,8 @@ class WrapperOptimizer(CyclicOptimizer):
 
     def finalize_variable_values(self, var_list):
         super().finalize_variable_values(var_list)
-        self.inner.finalize_variable_values(var_list)  # its average, if it has one
+        if self.inner.use_ema:
+            end_with_averages(self.inner)
 
     def scale_loss(self, loss):
         return self.inner.scale_loss(loss)

@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_pde.optimizers import CyclicOptimizer
+from keras_pde.optimizers.base_optimizer import averages
 from keras_pde.training import slots
 
 
@@ -19,8 +20,8 @@ class EvaluationWeights(keras.callbacks.Callback):
     Where the batches of an epoch are a multiple of the cycle nothing is changed, except for
     averages.
 
-    Put it before the callbacks that save or evaluate. One that saves what a training is to go on
-    from does so within `training_weights()`.
+    Put it before the callbacks that save, evaluate, or replace weights (`RefineDepth`). One that
+    saves what a training is to go on from does so within `training_weights()`.
 
     Raises:
         ValueError: the model's optimizer has no such weights.
@@ -33,7 +34,7 @@ class EvaluationWeights(keras.callbacks.Callback):
 
     def __init__(self):
         super().__init__()
-        self._kept, self._wanted = None, 0
+        self._training, self._kept, self._wanted = False, None, 0
 
     @contextlib.contextmanager
     def training_weights(self):
@@ -48,7 +49,7 @@ class EvaluationWeights(keras.callbacks.Callback):
                 self._show()
 
     def on_train_begin(self, logs=None):
-        self._kept, self._wanted = None, 0
+        self._training, self._kept, self._wanted = True, None, 0
         optimizer = self.model.optimizer
         if not evaluated_parts(optimizer) and not slots.undecided(optimizer):
             raise ValueError(
@@ -62,16 +63,23 @@ class EvaluationWeights(keras.callbacks.Callback):
             self._hide()
 
     def on_test_begin(self, logs=None):
-        self._show()
+        if self._training:
+            self._show()
 
     def on_test_end(self, logs=None):
-        self._hide()
+        if self._training:
+            self._hide()
 
     def on_epoch_end(self, epoch, logs=None):
         self._show()
 
     def on_train_end(self, logs=None):
-        self._kept, self._wanted = None, 0  # `fit` has put the final weights into the model
+        # `fit` has put the final weights into the model.
+        self._training, self._kept, self._wanted = False, None, 0
+        if keras.backend.backend() == "jax":
+            # Keras' own optimizers as the buffers of the averages, which the next `fit` refuses.
+            for variable in self.model.trainable_variables:
+                variable.assign(_copy(variable))
 
     def _show(self):
         self._wanted += 1
@@ -80,9 +88,8 @@ class EvaluationWeights(keras.callbacks.Callback):
         self._synchronise()
         self._kept = []
         for optimizer in filter(lambda part: part.built, evaluated_parts(self.model.optimizer)):
-            variables = optimizer._trainable_variables
-            self._kept += zip(variables, _copies(variables), strict=True)
-            for variable, value in zip(variables, _evaluated(optimizer), strict=True):
+            for variable, value in _evaluated(optimizer):
+                self._kept.append((variable, _copy(variable)))
                 variable.assign(value)
 
     def _hide(self):
@@ -106,10 +113,11 @@ def evaluated_parts(optimizer):
 
 
 def _evaluated(optimizer):
+    """Pairs of variables and what they should be evaluated with."""
     if optimizer.use_ema:
-        return _copies(optimizer._model_variables_moving_average)
-    return optimizer.evaluation_values()
+        return [(variable, _copy(average)) for variable, average in averages(optimizer)]
+    return zip(optimizer._trainable_variables, optimizer.evaluation_values(), strict=True)
 
 
-def _copies(variables):
-    return [np.array(ops.convert_to_numpy(v)) for v in variables]  # JAX takes no buffer twice
+def _copy(variable):
+    return np.array(ops.convert_to_numpy(variable))  # JAX takes no buffer twice

@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_pde.optimizers import CyclicOptimizer
+from keras_pde.optimizers.base_optimizer import averages
 
 # Keras' names for lists with one entry a variable, and what the entries are made of. RMSprop's
 # momentum is one of normalized steps.
@@ -47,8 +48,11 @@ def carried_over(optimizer, variables, transfers):
 
 
 def skip(optimizer, batches):
-    """The built optimizer counts as if that many batches had passed; its memory stays."""
+    """The built optimizer counts as if that many batches had passed; averages begin here."""
     optimizer.iterations.assign(batches)
+    if optimizer.use_ema:
+        for variable, average in averages(optimizer):
+            average.assign(np.array(ops.convert_to_numpy(variable)))
     if isinstance(optimizer, CyclicOptimizer):
         optimizer.begin_cycle()
     for part in _inside(optimizer):
