@@ -30,6 +30,15 @@ def folder(tmp_path_factory):
     return folder
 
 
+def resumed_as_whole(toy, tmp_path):
+    """The training, which one that stops after an epoch and is resumed equals."""
+    whole = recipes.train(toy, tmp_path / "whole", say=quietly)
+    run = recipes.train(toy, tmp_path / "run", max_minutes=0, say=quietly)
+    recipes.train(toy, run.path, resume=True, say=quietly)
+    assert_same_training(run, whole)
+    return whole
+
+
 def test_weight_decay_is_about_kernels_or_all(folder):
     loaded = build.dataset(short(folder))[0]
     for decay, expected in (("kernels", {2, 4}), ("all", {1, 2, 4})):
@@ -45,10 +54,7 @@ def test_cyclic_optimizers_keep_anchors_and_resume_within_cycles(folder, tmp_pat
     entropy |= {"scope": 0.1, "weight_decay": 1e-3}  # of the base class
     toy = short(folder, optimizer=entropy, **{"training.epochs": 3, "training.average": 0})
     toy = toy.replaced({"validation.select": "last"})
-    whole = recipes.train(toy, tmp_path / "whole", say=quietly)
-    run = recipes.train(toy, tmp_path / "run", max_minutes=0, say=quietly)
-    recipes.train(toy, run.path, resume=True, say=quietly)
-    assert_same_training(run, whole)
+    whole = resumed_as_whole(toy, tmp_path)
     assert [row["scope"] for row in history(whole)] == pytest.approx(
         [0.1 * 1.001**cycles for cycles in (1, 2, 4)]
     )
@@ -65,10 +71,7 @@ def test_moving_averages_of_weights_are_kept_and_resumed(folder, tmp_path):
     sgd = {"name": "sgd", "use_ema": True, "ema_momentum": 0.5}
     toy = short(folder, optimizer=sgd, **{"training.epochs": 3, "training.average": 0})
     toy = toy.replaced({"validation.select": "last"})
-    whole = recipes.train(toy, tmp_path / "whole", say=quietly)
-    run = recipes.train(toy, tmp_path / "run", max_minutes=0, say=quietly)
-    recipes.train(toy, run.path, resume=True, say=quietly)
-    assert_same_training(run, whole)
+    whole = resumed_as_whole(toy, tmp_path)
     kept, state = (whole.read_arrays(name)[0] for name in ("best.npz", "checkpoint.npz"))
     same = [i for i, a in enumerate(state) if np.array_equal(a, kept[0])]
     assert len(same) == 1  # the optimizer's average, after the weights

@@ -11,19 +11,19 @@ class BaseOptimizer(keras.optimizers.Optimizer):
     """
 
     def finalize_variable_values(self, var_list):
-        if self.use_ema:
-            end_with_averages(self)
+        end_with_averages(self)
 
 
 def end_with_averages(optimizer):
-    """Puts the moving averages of `use_ema` into the model."""
+    """Puts the moving averages of `use_ema`, if there are any, into the model."""
     for variable, average in averages(optimizer):
         variable.assign(ops.copy(average))
 
 
 def averages(optimizer):
-    """Pairs of variables and their moving averages; none before the first step."""
-    if not optimizer.built or not int(ops.convert_to_numpy(optimizer.iterations)):
+    """Pairs of variables and their moving averages; none without `use_ema` or before a step."""
+    averaging = optimizer.use_ema and optimizer.built
+    if not averaging or not int(ops.convert_to_numpy(optimizer.iterations)):
         return []
     pairs = zip(
         optimizer._trainable_variables, optimizer._model_variables_moving_average, strict=True

@@ -85,6 +85,7 @@ class StochasticWeightAveraging(WrapperOptimizer):
 
     def finalize_variable_values(self, var_list):
         WrapperOptimizer.end_cycle(self)
+        self.inner.finalize_variable_values(var_list)
 
     def get_config(self):
         return {**super().get_config(), "start": self.start, "period": self.period}

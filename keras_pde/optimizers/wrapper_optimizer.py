@@ -74,6 +74,8 @@ class WrapperOptimizer(CyclicOptimizer):
         super().finalize_variable_values(var_list)
         if self.inner.use_ema:
             end_with_averages(self.inner)
+        else:
+            self.inner.finalize_variable_values(var_list)
 
     def scale_loss(self, loss):
         return self.inner.scale_loss(loss)

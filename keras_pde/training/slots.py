@@ -50,9 +50,8 @@ def carried_over(optimizer, variables, transfers):
 def skip(optimizer, batches):
     """The built optimizer counts as if that many batches had passed; averages begin here."""
     optimizer.iterations.assign(batches)
-    if optimizer.use_ema:
-        for variable, average in averages(optimizer):
-            average.assign(np.array(ops.convert_to_numpy(variable)))
+    for variable, average in averages(optimizer):
+        average.assign(np.array(ops.convert_to_numpy(variable)))
     if isinstance(optimizer, CyclicOptimizer):
         optimizer.begin_cycle()
     for part in _inside(optimizer):
