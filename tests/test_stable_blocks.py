@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from keras.src.saving import serialization_lib
 from stable_cases import jacobian, normal, run, small
 
 from keras_pde import autodiff, integrators, layers, models
@@ -171,6 +172,16 @@ class TestBlocks:
         ]
         model = keras.Sequential([keras.Input((4,)), *stack])
         model.save(tmp_path / "model.keras")
+        loaded = keras.models.load_model(tmp_path / "model.keras")
+        np.testing.assert_array_equal(run(loaded, x), run(model, x))
+
+    def test_load_where_keras_sees_one_id_twice(self, tmp_path, monkeypatch):
+        x = normal(3, 4).astype("float32")
+        blocks = [kind(4, kernel_initializer=small(0.1), num_basis=2) for kind in BLOCKS]
+        model = keras.Sequential([keras.Input((4,)), *blocks])
+        model.save(tmp_path / "model.keras")
+        # What happens when a template is freed, and the next takes its place in memory.
+        monkeypatch.setattr(serialization_lib, "id", lambda obj: 1, raising=False)
         loaded = keras.models.load_model(tmp_path / "model.keras")
         np.testing.assert_array_equal(run(loaded, x), run(model, x))
 

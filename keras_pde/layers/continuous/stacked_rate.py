@@ -213,7 +213,10 @@ def _outside_of_graphs():
 def _reseeded(config, k):
     """A configuration whose initializers draw other numbers than those of piece 0."""
     if isinstance(config, dict):
-        config = {key: _reseeded(value, k) for key, value in config.items()}
+        # While Keras loads a file, it takes objects of one id() for one object, also where the
+        # first is gone by now: a piece would be another block's.
+        shared = "shared_object_id"
+        config = {key: _reseeded(value, k) for key, value in config.items() if key != shared}
         if (
             config.get("module") == "keras.initializers"
             and config["config"].get("seed") is not None
