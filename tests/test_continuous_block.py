@@ -59,7 +59,7 @@ def same(first, second, rtol):
 @pytest.mark.parametrize("unroll", [True, False])
 def test_euler_steps_are_a_residual_network(unroll):
     block = built(convolutional(), steps=5, scheme="euler", horizon=5, unroll=unroll)
-    config = block.rates[0].rate.get_config()
+    config = block.rates[0].template.layer.get_config()
     copies = [keras.Sequential.from_config({**config, "name": f"unit_{k}"}) for k in range(5)]
     inputs = keras.Input(X.shape[1:])
     y = inputs

@@ -1,5 +1,6 @@
 """The stable blocks: their equations, and what they promise."""
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -127,9 +128,9 @@ class TestBlocks:
         parts = []
         for rate, weights in zip(block.rates, stage, strict=True):
             if weights:
-                rate.rate.set_weights(weights)
+                rate.template.layer.set_weights(weights)
                 width = weights[0].shape[0]
-                parts.append(jacobian(rate.rate, normal(width, seed=2)))
+                parts.append(jacobian(rate.template.layer, normal(width, seed=2)))
         zero, one = np.zeros_like(parts[0]), np.eye(len(parts[0]))
         matrix = parts[0]
         if kind is layers.HamiltonianBlock:
@@ -174,6 +175,14 @@ class TestBlocks:
         model.save(tmp_path / "model.keras")
         loaded = keras.models.load_model(tmp_path / "model.keras")
         np.testing.assert_array_equal(run(loaded, x), run(model, x))
+
+    def test_files_hold_the_weights_and_no_others(self, tmp_path):
+        model = keras.Sequential([keras.Input((4,)), layers.ParabolicBlock(4, seed=1)])
+        model.save_weights(tmp_path / "a.weights.h5")
+        sizes = []
+        with h5py.File(tmp_path / "a.weights.h5") as file:
+            file.visititems(lambda _, item: sizes.append(getattr(item, "size", 0)))
+        assert sum(sizes) == model.count_params()
 
     def test_load_where_keras_sees_one_id_twice(self, tmp_path, monkeypatch):
         x = normal(3, 4).astype("float32")

@@ -151,7 +151,7 @@ def _cost_of_block(block):
     for part, stacked in enumerate(block.rates):
         image = keras.KerasTensor((1, *stacked.shape[1:]), dtype=block.compute_dtype)
         counts = []
-        _counted(stacked.rate, counts)(image)
+        _counted(stacked.template.layer, counts)(image)
         total += block.steps * block.scheme.parts.count(part) * sum(counts)
     return total
 

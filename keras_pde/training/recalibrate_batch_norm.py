@@ -84,7 +84,9 @@ def _holders(model):
 
 
 def _normalizations(layer):
-    roots = [rate.rate for rate in layer.rates] if isinstance(layer, ContinuousBlock) else [layer]
+    roots = [layer]
+    if isinstance(layer, ContinuousBlock):
+        roots = [rate.template.layer for rate in layer.rates]
     return [
         inner
         for root in roots

@@ -209,7 +209,7 @@ class ContinuousBlock(keras.layers.Layer):
     def get_config(self):
         return {
             **super().get_config(),
-            "rate": keras.saving.serialize_keras_object(self.rates[0].rate),
+            "rate": keras.saving.serialize_keras_object(self.rates[0].template.layer),
             "steps": self.steps,
             "scheme": integrators.serialize(self.scheme),
             "basis": self.basis.name,

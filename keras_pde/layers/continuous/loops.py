@@ -132,7 +132,7 @@ def must_write_out(rates):
     backend = keras.backend.backend()
     if backend == "torch":
         return True
-    layers = [layer for rate in rates for layer in rate.rate._flatten_layers()]
+    layers = [layer for rate in rates for layer in rate.template.layer._flatten_layers()]
     if backend == "jax":
         import jax
 

@@ -25,18 +25,13 @@ class StackedRate(keras.layers.Layer):
 
     def __init__(self, rate, basis, count, **kwargs):
         super().__init__(**kwargs)
-        # In a list behind a function, Keras does not see it: the template's variables are not ours.
-        self._template = _Hidden(rate)
+        self.template = _Template(rate)
         self.basis, self.count = basis, count
-
-    @property
-    def rate(self):
-        return self._template.layer
 
     def build(self, input_shape):
         self.shape = tuple(input_shape)
         pieces = [self._piece(k, input_shape) for k in range(self.count)]
-        template = self._template
+        template = self.template
         template.layer = pieces[0]
         template.trained = list(pieces[0].trainable_variables)
         others = pieces[0].non_trainable_variables
@@ -50,7 +45,7 @@ class StackedRate(keras.layers.Layer):
 
     def _create(self, stacks, cells):
         """The variables, with these values."""
-        template = self._template
+        template = self.template
         self.stacks = [
             self._add(v, values, True) for v, values in zip(template.trained, stacks, strict=True)
         ]
@@ -78,7 +73,7 @@ class StackedRate(keras.layers.Layer):
 
     def _piece(self, k, input_shape):
         """A fresh copy of the rate, built by a symbolic call, which creates every variable."""
-        config = _reseeded(keras.saving.serialize_keras_object(self.rate), k)
+        config = _reseeded(keras.saving.serialize_keras_object(self.template.layer), k)
         piece = keras.saving.deserialize_keras_object(config)
         with _outside_of_graphs():
             image = keras.KerasTensor((None, *input_shape[1:]), dtype=self.compute_dtype)
@@ -153,7 +148,7 @@ class StackedRate(keras.layers.Layer):
         Returns:
             `(slope, kept, losses)`: the second as the evaluation left it.
         """
-        template = self._template
+        template = self.template
         mapping = [
             *zip(template.trained, [_combined(row, s) for s in stacks], strict=True),
             *zip(template.kept, [_combined(cell, c) for c in cells], strict=True),
@@ -165,11 +160,11 @@ class StackedRate(keras.layers.Layer):
 
     @property
     def seed_count(self):
-        return len(self._template.seeds)
+        return len(self.template.seeds)
 
 
-class _Hidden:
-    """Holds a layer so that Keras does not track it."""
+class _Template:
+    """Holds a layer so that Keras neither tracks nor saves its variables, which no one uses."""
 
     def __init__(self, layer):
         self.layer = layer

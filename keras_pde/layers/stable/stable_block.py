@@ -91,7 +91,7 @@ class StableBlock(ContinuousBlock):
         rows = bases.rows(stacked.basis, stacked.count, self.steps, nodes)
         cells = bases.rows(bases.get("constant"), elements, self.steps, nodes)
         depths = np.concatenate([rows, cells], axis=-1).reshape(-1, stacked.count + elements)
-        rate, stacks = stacked.rate, [numpy_of(s) for s in stacked.stacks]
+        rate, stacks = stacked.template.layer, [numpy_of(s) for s in stacked.stacks]
         kept = [numpy_of(c) for c in stacked.cells]
         ranges = []
         for depth in np.unique(depths, axis=0):
