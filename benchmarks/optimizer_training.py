@@ -116,7 +116,7 @@ PROBLEMS = {
         seeds=10,
         methods={
             "SGD": (sgd, singles(0.01, 0.03, 0.1, 0.3)),
-            "Adam": (adam, singles(3e-4, 1e-3, 3e-3, 1e-2)),
+            "Adam": (adam, singles(0.03, 1e-3, 3e-3, 0.01)),
             "EntropySGD": (entropy_sgd, [(0.03, 1e-4), (0.03, 0.1), (0.1, 1e-4), (0.1, 0.1)]),
         },
         targets={"EntropySGD": "<= 0.1 points more than SGD"},
@@ -127,21 +127,21 @@ PROBLEMS = {
         lambda seed: kp.models.small_cnn((32, 32, 3), width=8, seed=seed),
         epochs=12,
         tuning=1,
-        seeds=5,
+        seeds=10,
         methods={
             "SGD": (sgd, singles(0.01, 0.03, 0.1, 0.05)),
-            "SGD without a schedule": (constant_sgd, singles(1e-3, 3e-3, 0.01, 0.03)),
+            "SGD without a schedule": (constant_sgd, singles(0.1, 3e-3, 0.01, 0.03)),
             "SGD averaged, without a schedule": (averaged_sgd, singles(3e-3, 0.01, 0.03, 0.1)),
             "Adam": (adam, singles(1e-3, 3e-3, 0.01, 0.03)),
-            "EntropySGD": (entropy_sgd, [(0.01, 1e-4), (0.03, 1e-4), (0.03, 0.1), (0.05, 1e-4)]),
+            "EntropySGD": (entropy_sgd, [(0.1, 1e-4), (0.03, 1e-4), (0.03, 0.1), (0.05, 1e-4)]),
             "HamiltonJacobi": (
                 hamilton_jacobi,
-                [(0.01, 0.01), (0.03, 0.01), (0.03, 1.0), (0.05, 0.01)],
+                [(0.1, 0.01), (0.03, 0.01), (0.03, 1.0), (0.05, 0.01)],
             ),
-            "SAM(SGD)": (sam, [(0.01, 0.05), (0.03, 0.05), (0.03, 0.02), (0.05, 0.05)]),
+            "SAM(SGD)": (sam, [(0.03, 0.01), (0.03, 0.05), (0.03, 0.02), (0.05, 0.05)]),
             "SAGD without a schedule": (
                 sagd,
-                [(0.1, "salr"), (0.3, "salr"), (0.3, "cabs"), (0.5, "salr")],
+                [(1.0, "salr"), (0.3, "salr"), (0.3, "cabs"), (0.5, "salr")],
             ),
             "SALR as it comes": (salr, [()]),
         },
@@ -233,25 +233,29 @@ def compared(name, problem, campaign):
     found = campaign.run([(name, m, i, s) for s in range(problem.seeds) for m, i in best.items()])
     runs = {m: [found[name, m, i, s] for s in range(problem.seeds)] for m, i in best.items()}
     errors = {m: 100 - 100 * np.array([run["test"] for run in r]) for m, r in runs.items()}
+    losses = {m: np.array([run["loss"][-1] for run in r]) for m, r in runs.items()}
     first = next(iter(errors))
     rows = []
     for method, error in errors.items():
         chosen = ", ".join(map(str, problem.methods[method][1][best[method]]))
-        against = "" if method == first else f"; minus {first}: {interval(error - errors[first])}"
+        measured = f"{interval(error)} % wrong, validation loss {interval(losses[method], 3)}"
+        if method != first:
+            further = interval(losses[method] - losses[first], 3)
+            measured += f"; minus {first}: {interval(error - errors[first])}, {further}"
         rows.append(
             {
                 "what": f"{name}: {method}" + (f" ({chosen})" if chosen else ""),
                 "target": problem.targets.get(method, "-"),
-                "measured": f"{interval(error)} % wrong{against}",
+                "measured": measured,
             }
         )
     return rows, {m: np.mean([run["loss"] for run in r], axis=0) for m, r in runs.items()}
 
 
-def interval(values):
+def interval(values, digits=2):
     """Mean and 95 % interval, Student's, as text."""
     half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
-    return f"{np.mean(values):.2f} ± {half:.2f}"
+    return f"{np.mean(values):.{digits}f} ± {half:.{digits}f}"
 
 
 def draw(title, losses):

@@ -60,6 +60,34 @@ def test_scope_grows_with_each_cycle():
     assert after(optimizer, quadratic(2, 0.3), 1.5, 12)[0] == pytest.approx(x, rel=1e-6)
 
 
+def test_cycles_by_hand():
+    """Momentum in both loops, decay with the inner rate, a schedule of the outer one, averages."""
+    rates, decay, scope = [0.75, 0.5, 0.25], 0.3, 0.5
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([3, 7], rates)
+    optimizer = optimizers.EntropySGD(
+        schedule, 0.05, 4, scope, 0.2, 0.6, momentum=0.5, inner_momentum=0.7,
+        weight_decay=decay, use_ema=True, ema_momentum=0.8,
+    )  # fmt: skip
+    x, outer, average = np.array([1.0, -2.0]), 0.0, None
+    weights = variables(x, dtype="float64")
+    problem = quadratic(2.0, 0.3)
+    minimise(optimizer, problem, weights, 12)
+    for cycle, rate in enumerate(rates):
+        y, mean, inner = x, x, 0.0
+        for _ in range(4):
+            gradient, y = problem(y)[1][0], y * (1 - decay * 0.05)
+            d = gradient + scope * 1.2**cycle * (y - x)
+            inner = 0.7 * inner + d
+            y = y - 0.05 * (d + 0.7 * inner)
+            mean = 0.4 * mean + 0.6 * y
+        outer = 0.5 * outer + (x - mean)
+        x = x - rate * ((x - mean) + 0.5 * outer)
+        average = 0.8 * average + 0.2 * x if cycle else x
+    np.testing.assert_allclose(ops.convert_to_numpy(weights[0]), x, rtol=1e-6)
+    optimizer.finalize_variable_values(weights)
+    np.testing.assert_allclose(ops.convert_to_numpy(weights[0]), average, rtol=1e-6)
+
+
 @pytest.mark.parametrize("scope", [0.0, 3.0])
 def test_one_inner_step_is_sgd(scope):
     entropy = optimizers.EntropySGD(1.0, 0.1, 1, scope, 0.0, 1.0)
@@ -164,6 +192,36 @@ def test_each_fit_has_other_noise():
     a, b, c = np.diff(walk, axis=0)[:, 0]
     for first, second in ((a, b), (b, c), (a, c)):
         assert abs(np.corrcoef(first, second)[0, 1]) < 0.5
+
+
+def test_noise_differs_between_variables_and_seeds():
+    found = []
+    for seed in (0, 1):
+        optimizer = optimizers.EntropySGD(temperature=0.1, seed=seed)
+        weights = variables(np.zeros(50), np.zeros(50))
+        minimise(optimizer, lambda w, v: (0.0, [0 * w, 0 * v]), weights, 1)
+        found += [ops.convert_to_numpy(w) for w in weights]
+    off = np.corrcoef(found) - np.eye(4)
+    assert abs(off).max() < 0.6
+
+
+def test_cycles_that_do_not_end_are_not_counted():
+    optimizer, weights = optimizers.EntropySGD(inner_steps=20, scope_growth=1.0), variables([1.0])
+    for _ in range(4):
+        minimise(optimizer, quadratic(1.0, 0.0), weights, 15)
+        with pytest.warns(UserWarning, match="the last 15 are lost"):
+            optimizer.finalize_variable_values(weights)
+    assert int(optimizer.cycle) == 0
+    minimise(optimizer, quadratic(1.0, 0.0), weights, 20)
+    assert float(optimizer.logged["scope"]) == pytest.approx(2e-4)
+
+
+def test_the_limit_without_noise_refuses_it():
+    for noise in ("temperature", "thermal_noise"):
+        with pytest.raises(ValueError, match="the limit without noise"):
+            optimizers.HamiltonJacobi(**{noise: 0.1})
+    limit = optimizers.HamiltonJacobi.paper("allcnn", batches=3)
+    assert (limit.scope, limit.temperature) == (0.03, 0)
 
 
 def test_thermal_noise_is_a_temperature():

@@ -188,6 +188,14 @@ def test_a_count_that_was_skipped_to_begins_a_cycle(optimizer):
     assert_equal(optimizer.evaluation_values(), before)
 
 
+@pytest.mark.parametrize("optimizer", [kp.optimizers.SALR(), entropy(), kp.optimizers.Lookahead()])
+def test_errors_of_a_second_fit_are_seen(optimizer):
+    """On JAX, `fit` ends with variables that have no values."""
+    model, _ = run(optimizer)
+    with pytest.raises(Exception, match=r"(?i)shape|dimension|broadcast"):
+        model.fit(X, np.zeros((50, 7, 3)), verbose=0)
+
+
 def test_other_optimizers_are_refused():
     for callback in (kp.callbacks.EvaluationWeights(), kp.callbacks.OptimizerLogger()):
         with pytest.raises(ValueError, match="Leave the callback out"):

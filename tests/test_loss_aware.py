@@ -51,6 +51,7 @@ def test_rates():
     assert taken(salr(9.0, f_star=5.0), 3.0, 2.0) == 0  # below f*
     assert taken(salr(9.0, f_star=5.0, smallest=0.1), 3.0, 2.0) == pytest.approx(0.2)
     assert taken(salr(9.0, "running_min", margin=0.5), 3.0, 2.0) == pytest.approx(1.5)
+    assert taken(salr(9.0, "running_min", margin=0.5), -3.0, 2.0) == pytest.approx(1.5)
 
 
 def test_polyak_steps_solve_a_quadratic_in_one():
@@ -145,21 +146,47 @@ def test_salr_converges_without_interpolation_and_sps_does_not():
     assert found["salr"] < 0.1
 
 
-def test_what_is_not_finite_is_skipped_and_counted():
-    optimizer = salr(0.1, momentum=0.5)
+@pytest.mark.parametrize("kind", ["SALR", "SPS", "ALIG", "SAGD"])
+def test_what_is_not_finite_is_skipped_and_counted(kind):
+    """Three batches, of which SAGD has the third in its sum; memory and average stay, too."""
+    optimizer = getattr(optimizers, kind)(0.1, momentum=0.5, use_ema=True, ema_momentum=0.5)
     weights = variables([1.0, -2.0], [[0.5, 3.0]])
-    minimise(optimizer, parabola, weights, 2)
-    before = [ops.convert_to_numpy(v) for v in (*weights, *optimizer.variables)]
-    gradients = [np.zeros(2), np.zeros((1, 2))]
-    step(optimizer, weights, math.nan, gradients)
+    minimise(optimizer, parabola, weights, 3)
+    counters = (optimizer.iterations, optimizer.skipped)
+    state = [v for v in (*weights, *optimizer.variables) if all(v is not c for c in counters)]
+    before = [np.array(ops.convert_to_numpy(v)) for v in state]
+    step(optimizer, weights, math.nan, [np.zeros(2), np.zeros((1, 2))])
     step(optimizer, weights, 1.0, [np.array([math.inf, 0]), np.zeros((1, 2))])
-    after = [ops.convert_to_numpy(w) for w in weights]
-    for a, b in zip(before, after, strict=False):
-        np.testing.assert_array_equal(a, b)
+    for v, old in zip(state, before, strict=True):
+        np.testing.assert_array_equal(ops.convert_to_numpy(v), old, err_msg=v.path)
     assert int(optimizer.skipped) == 2
     minimise(optimizer, parabola, weights, 2)
     assert int(optimizer.skipped) == 2
-    assert not np.array_equal(ops.convert_to_numpy(weights[0]), after[0])
+    assert not np.array_equal(ops.convert_to_numpy(weights[0]), before[0])
+
+
+def test_momentum_is_an_average_and_nesterov_looks_ahead():
+    """Two steps by hand, with a rate that the cap decides."""
+    for nesterov in (False, True):
+        optimizer = optimizers.SPS(0.1, momentum=0.75, nesterov=nesterov, weight_decay=0.5)
+        weights, w, v = variables([1.0]), 1.0, 0.0
+        for g in (1.0, -2.0):
+            step(optimizer, weights, 1e9, [np.array([g])])
+            v = 0.75 * v + 0.25 * g
+            w -= 0.1 * ((0.75 * v + 0.25 * g if nesterov else v) + 0.5 * w)
+        assert float(weights[0][0]) == pytest.approx(w, rel=1e-6)
+
+
+def test_moving_averages_follow_each_step():
+    optimizer = salr(0.25, use_ema=True, ema_momentum=0.75)
+    weights, path = variables([8.0]), []
+    for g in (1.0, 2.0, 4.0):
+        step(optimizer, weights, 1e9, [np.array([g])])
+        path.append(float(weights[0][0]))
+    assert path == pytest.approx([7.75, 7.25, 6.25])
+    optimizer.finalize_variable_values(weights)
+    average = 0.75 * (0.75 * path[0] + 0.25 * path[1]) + 0.25 * path[2]
+    assert float(weights[0][0]) == pytest.approx(average)
 
 
 class TestSAGD:
@@ -202,6 +229,39 @@ class TestSAGD:
         function, theta = RULES[rule]
         found = float(ops.convert_to_numpy(function(0.5, 1.0, 8.0, 0.5, theta)))
         assert found == pytest.approx(expected)
+
+    @pytest.mark.parametrize(
+        ("rule", "default", "formula"),
+        [
+            ("salr", 2, lambda h, V, gap, s, theta: h * V / max(theta * gap - h * s, 1e-9)),
+            ("norm_test", 1, lambda h, V, gap, s, theta: V / (theta**2 * s)),
+            ("cabs", 1, lambda h, V, gap, s, theta: theta * h * V / gap),
+            ("noise_scale", 1, lambda h, V, gap, s, theta: theta * V / s),
+        ],
+    )
+    @pytest.mark.parametrize("theta", [None, 1.5])
+    def test_sizes_by_hand(self, rule, default, formula, theta):
+        """Three steps: two batches, then as many as the rule says, which at most doubles."""
+        h, f_star, decay = 2.0, -2.0, 0.4
+        optimizer = optimizers.SAGD(h, rule, theta, f_star, largest=7, decay=decay)
+        weights, batches, means = variables([0.0]), 2, np.zeros(3)
+        for n in range(1, 4):
+            i = np.arange(batches)
+            gradients, losses = 2 + (1.6 + 0.2 * i) * (-1) ** i, 0.3 + 0.1 * i
+            for g, loss in zip(gradients, losses, strict=True):
+                step(optimizer, weights, loss, [np.array([g])])
+            V = gradients.var(ddof=1)
+            found = np.array([V, losses.mean() - f_star, gradients.mean() ** 2 - V / batches])
+            means += max(1 / n, 1 - decay) * (found - means)
+            wanted = np.ceil(formula(h, *means, theta or default))
+            batches = int(np.clip(wanted, 2, min(2 * batches, 7)))
+            assert int(optimizer.batches) == batches
+
+    def test_a_batch_that_is_left_out_leaves_the_sum(self):
+        optimizer, weights = optimizers.SAGD(0.1, smallest=3, largest=3), variables([0.0])
+        for g in (3.0, math.nan, 3.0, 3.0):
+            step(optimizer, weights, 1.0, [np.array([g])])
+        assert float(weights[0][0]) == pytest.approx(-0.3)
 
     def test_noise_makes_batches_larger(self):
         sizes = []

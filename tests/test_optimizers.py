@@ -11,6 +11,7 @@ from keras import ops
 from optimizer_cases import (
     GOLDEN,
     STARTS,
+    averaging,
     build,
     eager,
     minimise,
@@ -202,15 +203,18 @@ class TestBank:
         if "inner" not in entry.example:  # Keras refuses integers
             assert float(build(entry, learning_rate=1).learning_rate) == 1
 
-    def test_weights_that_were_set_are_respected(self, entry):
+    @pytest.mark.parametrize("averages", [False, True])
+    def test_weights_that_were_set_are_respected(self, entry, averages):
         """After `fit`, which ends a cycle, nothing pulls back to where the weights were."""
-        optimizer, weights = eager(entry), variables(*STARTS[parabola])
-        minimise(optimizer, parabola, weights, 2)
+        optimizer = eager(entry, **(averaging(entry) if averages else {}))
+        weights = variables(*STARTS[parabola])
+        minimise(optimizer, parabola, weights, 8)
         optimizer.finalize_variable_values(weights)
         for w in weights:
             w.assign(np.full(w.shape, 100.0))
         for _ in range(3):
             step(optimizer, weights, 1.0, [np.zeros(w.shape) for w in weights])
+        optimizer.finalize_variable_values(weights)
         for w in arrays(weights):
             np.testing.assert_allclose(w, 100, atol=3)
 
@@ -246,6 +250,32 @@ class TestBank:
         for _ in range(6):
             step(optimizer, [weight], 1.0, [np.array([1.0, 1.0])])
             assert (arrays([weight])[0] >= 0).all()
+
+    @pytest.mark.parametrize("mean", [False, True])
+    def test_what_ends_fit_satisfies_constraints(self, entry, mean):
+        """Of a norm, which means of what satisfies it do not."""
+        changes = averaging(entry)
+        if mean and len(getattr(entry.component, "evaluation_choices", ())) > 1:
+            changes = {"evaluation_weights": "mean"}
+        weight = keras.Variable(np.array([1.0, 0.0]))
+        weight.constraint = keras.constraints.UnitNorm()
+        optimizer = eager(entry, **changes)
+        for batches in (7, 6):
+            for _ in range(batches):
+                step(optimizer, [weight], 1.0, [np.array([0.0, 9.0])])
+            optimizer.finalize_variable_values([weight])
+            assert np.linalg.norm(arrays([weight])[0]) == pytest.approx(1, rel=1e-5)
+
+    def test_variables_that_are_their_gradients(self, entry):
+        """As Keras has them in float8, without slots."""
+        weights = variables([1.0], [1.0])
+        weights[1].overwrite_with_gradient = True
+        optimizer = eager(entry, **averaging(entry))
+        for i in range(7):
+            step(optimizer, weights, 1.0, [np.ones(1), np.full(1, float(i))])
+        optimizer.finalize_variable_values(weights)
+        assert float(weights[1][0]) == 6.0
+        assert float(weights[0][0]) < 1
 
     def test_moving_average(self, entry):
         """`use_ema` ends with an average of what the training passed, between start and end."""

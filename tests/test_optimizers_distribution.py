@@ -17,20 +17,22 @@ pytestmark = pytest.mark.skipif(
 
 X = np.random.default_rng(0).normal(size=(72, 4)).astype("float32")
 Y = X.sum(1)[:, None]
-CASES = [*registry.names("optimizer"), "salr, averaged", "entropy_sgd, averaged"]
+OPTIONS = {"": {}, "averaged": {"use_ema": True}, "clipped": {"global_clipnorm": 0.1}}
+SEVERAL = [f"{name}, {option}" for name in ("salr", "entropy_sgd") for option in OPTIONS if option]
+CASES = [*registry.names("optimizer"), *SEVERAL]
 
 
 def train(case, scope):
     """The losses, and the weights after twelve batches and three more, which end within a cycle."""
-    name, _, averaged = case.partition(", ")
+    name, _, option = case.partition(", ")
     (entry,) = (entry for entry in registry.entries("optimizer") if entry.name == name)
     keras.utils.set_random_seed(0)
     with scope:
         layers = [keras.layers.Dense(5, "tanh"), keras.layers.Dense(1)]
         model = keras.Sequential([keras.Input((4,)), *layers])
-        model.compile(build(entry, **({"use_ema": True} if averaged else {})), "mse")
+        model.compile(build(entry, **OPTIONS[option]), "mse")
     options = {"batch_size": 6, "shuffle": False, "verbose": 0}
-    if averaged:
+    if option == "averaged":
         options |= {"callbacks": [callbacks.EvaluationWeights()], "validation_data": (X, Y)}
     losses = [loss for found in model.fit(X, Y, **options).history.values() for loss in found]
     losses += model.fit(X[:20], Y[:20], **options).history["loss"]

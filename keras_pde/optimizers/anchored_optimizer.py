@@ -100,6 +100,8 @@ class AnchoredOptimizer(CyclicOptimizer):
         return {
             "batch": ops.convert_to_tensor(self.iterations),
             "cycle": self.cycle,
+            "new": ops.equal(self._passed(), 0),
+            "early": self._passed() < self.inner_steps,
             "first": ops.equal(phase, 0),
             "last": ops.equal(phase, self.inner_steps - 1),
             "rate": learning_rate,
@@ -107,7 +109,7 @@ class AnchoredOptimizer(CyclicOptimizer):
 
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
         common = self.common(learning_rate)
-        grads = replicas.summed_gradients(self, grads, trainable_variables)
+        grads = self.whole_gradients(grads, trainable_variables)
         every = [common] * len(grads)
         replicas.update(self, self._step, trainable_variables, grads, every)
 
@@ -142,22 +144,18 @@ class AnchoredOptimizer(CyclicOptimizer):
             self.assign(slot[index], memory[name])
         if self.use_ema:
             slot = self._model_variables_moving_average[index]
-            average = ops.where(common["batch"] > 0, ops.convert_to_tensor(slot), x)
-            momentum = ops.where(ops.equal(common["cycle"], 0), 0.0, self.ema_momentum)
+            average = ops.where(common["new"], x, ops.convert_to_tensor(slot))
+            momentum = ops.where(common["early"], 0.0, self.ema_momentum)
             later = x_next + ops.cast(momentum, dtype) * (average - x_next)
             self.assign(slot, ops.where(last, later, average))
 
     def _apply_weight_decay(self, variables):
         """Is part of the step, since the base class would use the outer learning rate."""
 
-    def _update_model_variables_moving_average(self, trainable_variables):
-        """Is part of the step, since the base class would average y."""
-
     @property
     def evaluated_slots(self):
         means = [slots for name, slots in self._memories.items() if name == "mean"]
-        averages = [self._model_variables_moving_average] if self.use_ema else []
-        return [self._anchors, *means, *averages]
+        return [*super().evaluated_slots, *means]
 
     def evaluation_values(self):
         slots = self._anchors if self.evaluation_weights == "anchor" else self._memories["mean"]

@@ -4,8 +4,7 @@ import warnings
 from keras import ops
 
 from keras_pde.checks import check_count, check_number
-from keras_pde.optimizers import replicas
-from keras_pde.optimizers.base_optimizer import BaseOptimizer
+from keras_pde.optimizers.base_optimizer import BaseOptimizer, holds_values, put
 from keras_pde.registry import unknown_name
 
 
@@ -55,7 +54,7 @@ class CyclicOptimizer(BaseOptimizer):
         if self.built:
             return
         super().build(variables)
-        self._origin = self.add_variable((), dtype=self._iterations.dtype, name="cycle_origin")
+        self._ended = self.add_variable((), dtype=self._iterations.dtype, name="ended_cycles")
 
     @property
     def phase(self):
@@ -65,32 +64,12 @@ class CyclicOptimizer(BaseOptimizer):
     @property
     def cycle(self):
         """How many cycles have ended: an integer tensor, constant within a cycle."""
-        before = ops.floor_divide(ops.convert_to_tensor(self._origin), self.inner_steps)
-        return before + ops.floor_divide(self._passed(), self.inner_steps)
-
-    def _passed(self):
-        """Batches since the first cycle of this `fit` began."""
-        return ops.convert_to_tensor(self.iterations) - ops.convert_to_tensor(self._origin)
-
-    def _filter_empty_gradients(self, grads, vars):
-        """What has no gradient stays, and so does what is evaluated in its place."""
-        grads, vars = super()._filter_empty_gradients(grads, vars)
-        moving = {self._get_variable_index(variable) for variable in vars}
-        staying = [v for i, v in enumerate(self._trainable_variables) if i not in moving]
-
-        def stay(variable):
-            for slots in self.evaluated_slots:
-                slot = slots[self._get_variable_index(variable)]
-                self.assign(slot, ops.copy(ops.convert_to_tensor(variable)))
-
-        if staying:
-            replicas.update(self, stay, staying)
-        return grads, vars
+        ended = ops.convert_to_tensor(self._ended)
+        return ended + ops.floor_divide(self._passed(), self.inner_steps)
 
     @property
     def evaluated_slots(self):
-        """The lists of slots that `evaluation_values`, or an average, may put into the model."""
-        return [self._anchors]
+        return [self._anchors, *super().evaluated_slots]
 
     def evaluation_values(self):
         """The weights to evaluate, one tensor a trainable variable: anchors within a cycle."""
@@ -101,17 +80,17 @@ class CyclicOptimizer(BaseOptimizer):
         for variable, value in zip(
             self._trainable_variables, self.evaluation_values(), strict=True
         ):
-            variable.assign(value)
-        self.begin_cycle()
+            put(variable, value)
+        self.begin_fit()
 
-    def begin_cycle(self):
+    def begin_fit(self):
         """The next step begins a cycle, from what the model holds."""
-        count = int(ops.convert_to_numpy(self.iterations))  # JAX takes no buffer twice
-        self._origin.assign(count)
+        self._ended.assign(int(ops.convert_to_numpy(self.cycle)))
+        super().begin_fit()
 
     def finalize_variable_values(self, var_list):
         """Ends the cycle; the model has the evaluation weights, or with `use_ema` the average."""
-        if not self.built:
+        if not holds_values(self):
             return
         if int(self.phase):
             warnings.warn(
@@ -121,8 +100,10 @@ class CyclicOptimizer(BaseOptimizer):
                 f"{self.inner_steps} batches, or take shorter cycles.",
                 stacklevel=2,
             )
-        self.end_cycle()
-        super().finalize_variable_values(var_list)
+        if self.use_ema:
+            super().finalize_variable_values(var_list)
+        else:
+            self.end_cycle()
 
     def get_config(self):
         names = ("inner_steps", "evaluation_weights")
@@ -130,8 +111,15 @@ class CyclicOptimizer(BaseOptimizer):
 
 
 def chosen(condition, variables, others):
-    """The values of the variables where the scalar condition holds, else of the others."""
-    pairs = zip(variables, others, strict=True)
-    return [
-        ops.where(condition, ops.convert_to_tensor(a), ops.convert_to_tensor(b)) for a, b in pairs
-    ]
+    """The values of the variables where the scalar condition holds, else of the others.
+
+    Where one of both is None, as Keras has it for slots of what gradients overwrite (float8), those
+    of the other one.
+    """
+
+    def one(a, b):
+        if a is None or b is None:
+            return ops.convert_to_tensor(b if a is None else a)
+        return ops.where(condition, ops.convert_to_tensor(a), ops.convert_to_tensor(b))
+
+    return [one(a, b) for a, b in zip(variables, others, strict=True)]

@@ -76,6 +76,7 @@ class EntropySGD(AnchoredOptimizer):
     """
 
     evaluation_choices = ("anchor", "mean")
+    has_noise = True
 
     def __init__(
         self,
@@ -98,6 +99,11 @@ class EntropySGD(AnchoredOptimizer):
                     "expected one of them: temperature = thermal_noise^2 / 2."
                 )
             temperature = thermal_noise**2 / 2
+        if temperature and not self.has_noise:
+            raise ValueError(
+                f"Received temperature={temperature!r} for {type(self).__name__}, which is the "
+                "limit without noise; expected 0. `EntropySGD` has a temperature."
+            )
         super().__init__(learning_rate, inner_steps, **kwargs)
         self.inner_learning_rate = check_number(inner_learning_rate, "inner_learning_rate", above=0)
         self.scope = check_number(scope, "scope", least=0)
@@ -111,7 +117,8 @@ class EntropySGD(AnchoredOptimizer):
     def paper(cls, network, batches, **kwargs):
         """The setting of the ICLR paper for one of its networks, with its schedule.
 
-        Outer epochs of the paper are `inner_steps` epochs of `fit`.
+        Outer epochs of the paper are `inner_steps` epochs of `fit`. `HamiltonJacobi` has the same
+        without noise.
 
         Args:
             network: `"mnistfc"`, `"lenet"`, `"allcnn"` or `"ptb"`.
@@ -124,7 +131,8 @@ class EntropySGD(AnchoredOptimizer):
         if network not in _PAPER:
             raise unknown_name("network", network, _PAPER)
         arguments, drops, factor = _PAPER[network]
-        arguments = {**arguments, **kwargs}
+        noise = {} if cls.has_noise else {"thermal_noise": 0.0}
+        arguments = {**arguments, **noise, **kwargs}
         boundaries = [epoch * arguments["inner_steps"] * batches for epoch in drops]
         rates = [factor**i for i in range(len(drops) + 1)]
         schedule = keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, rates)

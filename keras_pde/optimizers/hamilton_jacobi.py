@@ -48,6 +48,7 @@ class HamiltonJacobi(EntropySGD):
     """
 
     evaluation_choices = ("anchor",)
+    has_noise = False
 
     def __init__(
         self,

@@ -60,6 +60,9 @@ class Lookahead(WrapperOptimizer):
         replicas.update(self, before, variables)
         self.inner.apply(gradients, variables)
         replicas.update(self, after, variables)
+        for variable in variables:
+            if variable.constraint is not None:
+                variable.assign(variable.constraint(variable))
 
     def _read(self, variable):
         """The weights, their anchor's variable, and its value."""

@@ -20,7 +20,8 @@ class LossAwareOptimizer(BaseOptimizer):
 
     with Nesterov's extrapolation if asked for; `weight_decay` is decoupled and acts with the rate.
 
-    A batch whose loss or gradient is not finite changes nothing and is counted in `skipped`.
+    A batch whose loss or gradient is not finite changes neither weights nor memory, and is counted
+    in `skipped`.
 
     Where gradients come from a loop of one's own, pass the loss through `scale_loss` first.
 
@@ -92,17 +93,33 @@ class LossAwareOptimizer(BaseOptimizer):
         self._losses[replicas.number()] = ops.stop_gradient(loss)
         return super().scale_loss(loss)
 
-    def update_step(self, gradient, variable, learning_rate, active=True):
+    def update_step(self, gradient, variable, learning_rate, active=True, new=False):
+        """The step of one variable.
+
+        Args:
+            gradient, variable: of the same shape.
+            learning_rate: scalar, 0 where the variable should stay.
+            active: boolean scalar: whether this is a step, of which memory and average know.
+            new: boolean scalar: whether it is the first of a `fit`.
+        """
+        index = self._get_variable_index(variable)
         rate, g = ops.cast(learning_rate, variable.dtype), ops.cast(gradient, variable.dtype)
+        w = ops.convert_to_tensor(variable)
         if self.momentum:
-            slot = self._average_gradients[self._get_variable_index(variable)]
+            slot = self._average_gradients[index]
             velocity = ops.convert_to_tensor(slot)
             v = velocity + (1 - self.momentum) * (g - velocity)
             self.assign(slot, ops.where(active, v, velocity))
             g = v + (1 - self.momentum) * (g - v) if self.nesterov else v
         if self.weight_decay and self._use_weight_decay(variable):
-            g = g + self.weight_decay * ops.convert_to_tensor(variable)
-        self.assign_sub(variable, rate * g)
+            g = g + self.weight_decay * w
+        after = w - rate * g
+        self.assign(variable, after)
+        if self.use_ema:
+            slot = self._model_variables_moving_average[index]
+            average = ops.where(new, w, ops.convert_to_tensor(slot))
+            momentum = ops.cast(ops.where(new, 0.0, self.ema_momentum), w.dtype)
+            self.assign(slot, ops.where(active, after + momentum * (average - after), average))
 
     def _apply_weight_decay(self, variables):
         """Is part of `update_step`, since the base class would use the largest rate."""
@@ -117,16 +134,18 @@ class LossAwareOptimizer(BaseOptimizer):
                 "loop call `loss = optimizer.scale_loss(loss)` before the gradient is taken."
             )
         loss = replicas.summed(loss)
-        grads = replicas.summed_gradients(self, grads, trainable_variables)
-        grads, rate = self._judged(loss, grads, trainable_variables, learning_rate)
+        grads = self.whole_gradients(grads, trainable_variables)
+        grads, *scalars = self._judged(loss, grads, trainable_variables, learning_rate)
+        scalars.append(ops.equal(self._passed(), 0))
 
-        def step(variable, gradient, rate):
-            self.update_step(gradient, variable, rate)
+        def step(variable, gradient, *scalars):
+            self.update_step(gradient, variable, *scalars)
 
-        replicas.update(self, step, trainable_variables, grads, [rate] * len(grads))
+        every = ([scalar] * len(grads) for scalar in scalars)
+        replicas.update(self, step, trainable_variables, grads, *every)
 
     def _judged(self, loss, gradients, variables, most):
-        """The gradients and the rate; zeros if something is not finite."""
+        """The gradients and the rate, zeros if something is not finite; and whether all is."""
         loss = ops.cast(loss, "float32")
         finite = ops.logical_and(ops.isfinite(loss), ops.isfinite(squared_norm(gradients)))
         memory = {name: ops.convert_to_tensor(v) for name, v in self._scalars.items()}
@@ -136,7 +155,7 @@ class LossAwareOptimizer(BaseOptimizer):
         rate = ops.where(finite, ops.clip(rate, 0.0, ops.cast(most, "float32")), 0.0)
         self.last_rate.assign(ops.where(finite, rate, ops.convert_to_tensor(self.last_rate)))
         self.skipped.assign_add(ops.cast(ops.logical_not(finite), "int32"))
-        return [ops.where(finite, g, ops.zeros_like(g)) for g in gradients], rate
+        return [ops.where(finite, g, ops.zeros_like(g)) for g in gradients], rate, finite
 
     def get_config(self):
         own = {"momentum": self.momentum, "nesterov": self.nesterov}

@@ -38,7 +38,9 @@ class SAGD(LossAwareOptimizer):
     Comput. 89:25, 2021 (arXiv 1903.08688).
 
     From one step to the next m at most doubles. Within a step the weights do not change, and
-    `last_rate` is 0. Learning-rate schedules count batches of `fit`.
+    `last_rate` is 0; one that is not complete at the end of `fit` goes on in the next.
+    Learning-rate schedules count batches of `fit`. Clipping is of each batch's gradient, and biases
+    V.
 
     Args:
         learning_rate: h.
@@ -147,12 +149,16 @@ class SAGD(LossAwareOptimizer):
             **means,
         }
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(self, gradient, variable, learning_rate, active=True, new=False):
         slot = self._gradient_sums[self._get_variable_index(variable)]
         count = ops.cast(self._scalars["count"], variable.dtype)
-        total = ops.where(count == 1, gradient, ops.convert_to_tensor(slot) + gradient)
+        before = ops.convert_to_tensor(slot)
+        # A batch that is left out has not been counted: 1 is then the one before.
+        total = ops.where(ops.logical_and(active, count == 1), gradient, before + gradient)
         self.assign(slot, total)
-        super().update_step(total / count, variable, learning_rate, active=learning_rate > 0)
+        due = ops.logical_and(active, ops.convert_to_tensor(self._scalars["due"]) > 0)
+        mean = total / ops.maximum(count, 1)
+        super().update_step(mean, variable, learning_rate, due, new)
 
     def get_config(self):
         names = ("rule", "theta", "f_star", "smallest", "largest", "decay")

@@ -49,7 +49,8 @@ class SALR(LossAwareOptimizer):
         learning_rate: the largest rate.
         f_star: the lowest loss to be expected: `"target"`, a level below the lowest running mean by
             a gap that halves each time it was not reached within `patience` steps; `"running_min"`,
-            `margin` times the lowest running mean; or a number.
+            `margin` times the lowest running mean (where that is negative, as far below it); or a
+            number.
         factor: 2 as in the theorem; 1 also converges.
         loss_decay: of the running mean of the loss, in [0, 1): 0 takes the batch's.
         square_decay: of the running mean of |g|^2, in [0, 1).
@@ -137,7 +138,7 @@ class SALR(LossAwareOptimizer):
             return self.f_star, {}
         best = ops.where(first, f, ops.minimum(memory["best"], f))
         if self.f_star == "running_min":
-            return self.margin * best, {"best": best}
+            return best - (1 - self.margin) * ops.abs(best), {"best": best}
         # The level is best - gap, as of the last change; at first half of the first loss.
         level = ops.where(first, f / 2, memory["level"])
         reached = f <= level

@@ -2,6 +2,7 @@ from keras import ops
 
 from keras_pde.checks import check_count
 from keras_pde.optimizers import replicas
+from keras_pde.optimizers.base_optimizer import holds_values
 from keras_pde.optimizers.cyclic_optimizer import chosen
 from keras_pde.optimizers.wrapper_optimizer import WrapperOptimizer
 from keras_pde.registry import register
@@ -12,7 +13,8 @@ class StochasticWeightAveraging(WrapperOptimizer):
     """Stochastic weight averaging: the mean of the weights that any optimizer passes.
 
     From step `start` on, the weights after every `period` steps enter a plain mean, which does not
-    act upon the training. `fit` ends with the mean in the model, from which another `fit` goes on.
+    act upon the training. `fit` ends with the mean in the model, from which another `fit` goes on;
+    weights that were set in between take the place of those in the mean.
     Batch normalization has never seen it: pass `keras_pde.callbacks.RecalibrateBatchNorm`.
 
     Source: Izmailov, Podoprikhin, Garipov, Vetrov and Wilson, "Averaging weights leads to wider
@@ -61,6 +63,14 @@ class StochasticWeightAveraging(WrapperOptimizer):
         )
 
     def step(self, gradients, variables):
+        new = ops.equal(self._passed(), 0)
+
+        def begin(variable):
+            slot = self._means[self._get_variable_index(variable)]
+            y, mean = ops.convert_to_tensor(variable), ops.convert_to_tensor(slot)
+            self.assign(slot, ops.where(new, y, mean))
+
+        replicas.update(self, begin, variables)
         self.inner.apply(gradients, variables)
         passed = ops.convert_to_tensor(self.iterations) + 1 - self.start
         counts = ops.logical_and(passed > 0, ops.equal(ops.mod(passed, self.period), 0))
@@ -84,8 +94,9 @@ class StochasticWeightAveraging(WrapperOptimizer):
         """Nothing: between two weights that count, the model's are those of the training."""
 
     def finalize_variable_values(self, var_list):
-        WrapperOptimizer.end_cycle(self)
-        self.inner.finalize_variable_values(var_list)
+        if holds_values(self):
+            WrapperOptimizer.end_cycle(self)
+            self.inner.finalize_variable_values(var_list)
 
     def get_config(self):
         return {**super().get_config(), "start": self.start, "period": self.period}

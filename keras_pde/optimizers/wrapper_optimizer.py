@@ -1,6 +1,6 @@
 import keras
 
-from keras_pde.optimizers.base_optimizer import end_with_averages
+from keras_pde.optimizers.base_optimizer import BaseOptimizer, end_with_averages
 from keras_pde.optimizers.cyclic_optimizer import CyclicOptimizer
 
 
@@ -63,7 +63,8 @@ class WrapperOptimizer(CyclicOptimizer):
             self.build(list(trainable_variables))
         if trainable_variables is None:
             trainable_variables = self._trainable_variables
-        self.step(*self._filter_empty_gradients(grads, trainable_variables))
+        pairs = self._filter_empty_gradients(grads, trainable_variables)
+        self.step(*self._overwrite_variables_directly_with_gradients(*pairs))
         self._iterations.assign_add(1)
 
     def step(self, gradients, variables):
@@ -72,8 +73,8 @@ class WrapperOptimizer(CyclicOptimizer):
 
     def finalize_variable_values(self, var_list):
         super().finalize_variable_values(var_list)
-        if self.inner.use_ema:
-            end_with_averages(self.inner)
+        if self.inner.use_ema and not isinstance(self.inner, BaseOptimizer):
+            end_with_averages(self.inner)  # Keras' own shares buffers on JAX
         else:
             self.inner.finalize_variable_values(var_list)
 

@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_pde.optimizers import CyclicOptimizer
-from keras_pde.optimizers.base_optimizer import averages
+from keras_pde.optimizers.base_optimizer import averages, put
 from keras_pde.training import slots
 
 
@@ -90,7 +90,7 @@ class EvaluationWeights(keras.callbacks.Callback):
         for optimizer in filter(lambda part: part.built, evaluated_parts(self.model.optimizer)):
             for variable, value in _evaluated(optimizer):
                 self._kept.append((variable, _copy(variable)))
-                variable.assign(value)
+                put(variable, value)
 
     def _hide(self):
         self._wanted -= 1

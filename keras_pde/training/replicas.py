@@ -5,6 +5,7 @@ import itertools
 import keras
 from keras import ops
 
+from keras_pde.optimizers.base_optimizer import BaseOptimizer
 from keras_pde.training.slots import nested
 
 _CRASHES = "it crashes in Keras (merge_call inside a condition)"
@@ -74,6 +75,8 @@ def check_optimizer(optimizer):
         )
     for part, (name, reason) in itertools.product(nested(optimizer), _UNSUPPORTED.items()):
         value = getattr(part, name)
+        if reason is _CLIPS and isinstance(part, BaseOptimizer):
+            continue  # which sums them first
         if value and (name != "ema_overwrite_frequency" or part.use_ema):
             raise ValueError(
                 f"Received an optimizer with {name}={value} under a strategy of several replicas, "

@@ -4,8 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_pde.optimizers import CyclicOptimizer
-from keras_pde.optimizers.base_optimizer import averages
+from keras_pde.optimizers.base_optimizer import BaseOptimizer, averages
 
 # Keras' names for lists with one entry a variable, and what the entries are made of. RMSprop's
 # momentum is one of normalized steps.
@@ -50,10 +49,10 @@ def carried_over(optimizer, variables, transfers):
 def skip(optimizer, batches):
     """The built optimizer counts as if that many batches had passed; averages begin here."""
     optimizer.iterations.assign(batches)
+    if isinstance(optimizer, BaseOptimizer):
+        optimizer.begin_fit()
     for variable, average in averages(optimizer):
         average.assign(np.array(ops.convert_to_numpy(variable)))
-    if isinstance(optimizer, CyclicOptimizer):
-        optimizer.begin_cycle()
     for part in _inside(optimizer):
         skip(part, batches // getattr(optimizer, "batches_a_step", 1))
 
