@@ -21,6 +21,7 @@ from keras_pde import RobustModel, data, environment
 from keras_pde.layers import batch_norm
 
 HERE = Path(__file__).parent
+_NOT_RECORDED = ("data_dir", "publish", "runs")  # paths of a machine
 MIN_ROUNDS = 5  # fewer are for trying a script out, not for publishing
 
 
@@ -210,7 +211,7 @@ def report(name, rows, seconds, options, notes=()):
     record = {
         "environment": machine,
         "load_average": load,
-        "options": {k: v for k, v in vars(options).items() if k not in ("data_dir", "publish")},
+        "options": {k: v for k, v in vars(options).items() if k not in _NOT_RECORDED},
         "rows": rows,
         "notes": list(notes),
         "seconds": seconds,

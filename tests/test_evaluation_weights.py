@@ -251,6 +251,24 @@ def test_recalibration_comes_before_validation_and_makes_it_right():
     assert found["right"]["val_loss"][0] == pytest.approx(found["right"]["loss"][0], rel=0.1)
 
 
+def test_without_validation_the_end_of_an_epoch_is_recalibrated():
+    """From batches of a dataset: what can be iterated over, with labels or without."""
+    batches = X.reshape(2, 25, 4)
+    found = []
+    for data in (X, [(x, None) for x in batches], list(batches)):
+        normalization = keras.layers.BatchNormalization(momentum=0.999)
+        model = network(normalization)
+        model.compile(keras.optimizers.SGD(1e-3), "mse")
+        seen = Seen()
+        recalibrate = kp.callbacks.RecalibrateBatchNorm(data, batch_size=25)
+        model.fit(X, Y, batch_size=25, verbose=0, callbacks=[recalibrate, seen])
+        found.append(seen.epochs[0])
+        (position,) = (i for i, w in enumerate(model.weights) if w is normalization.moving_mean)
+        np.testing.assert_allclose(seen.epochs[0][position], X.mean(0), rtol=1e-5)
+    assert_equal(found[0], found[1], rtol=1e-6)
+    assert_equal(found[0], found[2], rtol=1e-6)
+
+
 def test_blocks_keep_one_set_of_statistics_for_each_element():
     rate = keras.Sequential([kp.layers.batch_norm(momentum=0.999), keras.layers.Dense(4, "tanh")])
     block = kp.layers.ContinuousBlock(rate, 2, "euler")
@@ -267,3 +285,7 @@ def test_bad_arguments():
         run("sgd", kp.callbacks.RecalibrateBatchNorm(X, batch_size=25))
     with pytest.raises(ValueError, match="at least one batch"):
         kp.callbacks.RecalibrateBatchNorm(X, batch_size=64)
+    model = network(keras.layers.BatchNormalization())
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="gives no batch"):
+        model.fit(X, Y, verbose=0, callbacks=[kp.callbacks.RecalibrateBatchNorm([])])

@@ -125,8 +125,25 @@ def test_sampled_slopes_are_those_of_quadrature_and_of_a_quadratic():
     )
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda f: hj.local_entropy(f, 0.0, 0.0, 1.0), "t=0.0; expected a finite number above 0"),
+        (lambda f: hj.local_entropy(f, 0.0, 1.0, np.inf), "beta=inf"),
+        (lambda f: hj.heat(f, 0.0, 1.0, -1.0), "beta=-1.0"),
+        (lambda f: hj.hopf_lax(f, 0.0, -1.0, np.linspace(-1, 1, 9)), "t=-1.0"),
+        (lambda f: hj.sampled_slope(f, np.zeros(1), 1.0, 1.0, samples=0), "samples=0"),
+        (lambda f: hj.finite_differences(f, np.array([0, 1, 3.0]), 1.0), "not equidistant"),
+        (lambda f: hj.finite_differences(f, np.linspace(0, 1, 9), 1.0, -2.0), "beta=-2.0"),
+    ],
+)
+def test_bad_arguments(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(np.square)
+
+
 def test_expected_improvement():
-    free, controlled, effort = hj.improvement(a=1, v=2, time=1, start=1, noise=0.1)
+    free, controlled, effort = hj.expected_improvement(a=1, v=2, time=1, start=1, noise=0.1)
     assert free == pytest.approx(0.178568519, abs=1e-8)
     assert controlled == pytest.approx(0.062108817, abs=1e-8)
     assert effort == pytest.approx(0.083248259, abs=1e-8)

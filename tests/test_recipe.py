@@ -228,7 +228,9 @@ def test_checks_read_no_data(monkeypatch):
 
 @pytest.mark.parametrize("name", ["lion", "muon", "adam"])
 def test_optimizers_of_keras(name):
-    made = build.optimizer(recipe(optimizer={"name": name, "clipnorm": 1.0}), steps=10)
+    schedule = {"name": "one_cycle", "peak": 0.01}
+    told = recipe(optimizer={"name": name, "clipnorm": 1.0}, schedule=schedule)
+    made = build.optimizer(told, steps=10)
     assert type(made).__name__.lower() == name
     assert made.clipnorm == 1.0
     assert isinstance(made._learning_rate, keras.optimizers.schedules.CosineDecay)

@@ -66,6 +66,14 @@ def test_cyclic_optimizers_keep_anchors_and_resume_within_cycles(folder, tmp_pat
     assert sum(same) == 1
 
 
+def test_cycles_longer_than_the_training_are_refused(folder, tmp_path):
+    """Four batches an epoch: nothing but the initial weights would be kept."""
+    for name, cycle in (("entropy_sgd", "inner_steps"), ("lookahead", "sync_period")):
+        toy = short(folder, optimizer={"name": name, cycle: 9}, **{"training.epochs": 2})
+        with pytest.raises(ValueError, match=r"cycles of 9 batches for a training of 8.*at most 4"):
+            recipes.train(toy, tmp_path / name, evaluate=False, say=quietly)
+
+
 def test_moving_averages_of_weights_are_kept_and_resumed(folder, tmp_path):
     """`use_ema` of any optimizer: what is kept is the average, and not trained on."""
     sgd = {"name": "sgd", "use_ema": True, "ema_momentum": 0.5}
@@ -78,10 +86,10 @@ def test_moving_averages_of_weights_are_kept_and_resumed(folder, tmp_path):
     assert same[0] > 0
 
 
-def test_optimizers_of_this_library_have_rates_of_their_own(folder):
-    for name, default in (("entropy_sgd", 1.0), ("salr", 0.5)):
+def test_optimizers_other_than_sgd_have_rates_of_their_own(folder):
+    for name, default in (("entropy_sgd", 1.0), ("salr", 0.5), ("adam", 0.001)):
         alone = short(folder, optimizer={"name": name})
-        assert float(build.optimizer(alone, 100).learning_rate) == default
+        assert float(build.optimizer(alone, 100).learning_rate) == pytest.approx(default)
         told = alone.replaced({"schedule": {"name": "constant", "rate": 0.25}})
         assert float(build.optimizer(told, 100).learning_rate) == 0.25
 
@@ -93,7 +101,9 @@ def test_an_optimizer_that_sees_the_loss_trains_in_mixed_precision(folder, tmp_p
 
 
 def test_an_optimizer_around_another(folder):
-    toy = short(folder, optimizer={"name": "sam", "rho": 0.1, "inner": {"name": "adam"}})
+    schedule = {"name": "one_cycle", "peak": 0.1}
+    sam = {"name": "sam", "rho": 0.1, "inner": {"name": "adam"}}
+    toy = short(folder, optimizer=sam, schedule=schedule)
     made = build.optimizer(toy, steps=100)
     assert (made.rho, type(made.inner)) == (0.1, keras.optimizers.Adam)
     # The schedule counts the inner optimizer's steps: 50 of two batches each.

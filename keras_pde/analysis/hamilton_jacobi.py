@@ -20,6 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 import scipy  # its parts are loaded where they are used, not at the start
 
+from keras_pde.checks import check_count, check_number
+
 _POINTS = 4001  # of a quadrature, by the trapezoidal rule
 _NEGLIGIBLE = 40.0  # logarithm of a factor below rounding
 
@@ -45,9 +47,15 @@ def local_entropy(f, x, t, beta) -> LocalEntropy:
     """The viscous solution by quadrature.
 
     Args:
+        f: function of arrays, bounded below.
+        x: array or number.
         t: above 0.
-        beta: above 0.
+        beta: above 0, finite; `hopf_lax` is the limit.
+
+    Raises:
+        ValueError: t or beta is out of range.
     """
+    t, beta = _checked(t, beta)
     x = np.asarray(x, "float64")
 
     def exponent(y):
@@ -86,7 +94,18 @@ def sampled_slope(f, x, t, beta, samples=10_000, seed=0):
     Args:
         f: function of an array `(samples, dimension)`, which gives `(samples,)`.
         x: point `(dimension,)`.
+        t, beta: above 0.
+        samples: how many y, at least 1.
+        seed: integer.
+
+    Returns:
+        `(dimension,)`.
+
+    Raises:
+        ValueError: t, beta or samples is out of range.
     """
+    t, beta = _checked(t, beta)
+    samples = check_count(samples, "samples")
     x = np.asarray(x, "float64")
     z = np.random.default_rng(seed).normal(size=(samples, *x.shape))
     y = x + np.sqrt(t / beta) * z
@@ -98,12 +117,19 @@ def hopf_lax(f, x, t, y):
     """The solution without viscosity, and its proximal points, over candidates y.
 
     Args:
-        y: array of candidates, a fine grid around the x. The error is of the order of the square of
-            its spacing.
+        f: function of arrays.
+        x: array or number.
+        t: above 0.
+        y: array `(n,)` of candidates, a fine grid around the x. The error is of the order of the
+            square of its spacing.
 
     Returns:
         (u, y*) of the shape of x.
+
+    Raises:
+        ValueError: t is out of range.
     """
+    t = check_number(t, "t", above=0)
     x = np.asarray(x, "float64")
     costs = f(y) + (x[..., None] - y) ** 2 / (2 * t)
     best = costs.argmin(-1)
@@ -111,7 +137,20 @@ def hopf_lax(f, x, t, y):
 
 
 def heat(f, x, t, beta):
-    """E f(y), y ~ N(x, t / beta): the heat equation's solution, by quadrature."""
+    """E f(y), y ~ N(x, t / beta): the heat equation's solution, by quadrature.
+
+    Args:
+        f: function of arrays.
+        x: array or number.
+        t, beta: above 0.
+
+    Returns:
+        An array of the shape of x.
+
+    Raises:
+        ValueError: t or beta is out of range.
+    """
+    t, beta = _checked(t, beta)
     x = np.asarray(x, "float64")
     z = np.linspace(-1, 1, _POINTS) * np.sqrt(2 * _NEGLIGIBLE)
     weights = np.exp(-(z**2) / 2)
@@ -124,11 +163,27 @@ def finite_differences(f, x, t, beta=np.inf):
     First order in the spacing; slopes beyond the ends are those at the ends.
 
     Args:
-        x: equidistant grid.
+        f: function of arrays.
+        x: equidistant grid `(n,)`, which rises.
+        t: at least 0.
         beta: above 0; infinite for no viscosity.
+
+    Returns:
+        u(x, t), `(n,)`.
+
+    Raises:
+        ValueError: an argument is out of range, or the grid is not equidistant.
     """
+    t = check_number(t, "t", least=0)
+    beta = beta if beta == np.inf else check_number(beta, "beta", above=0)
     x = np.asarray(x, "float64")
-    spacing = x[1] - x[0]
+    spacings = np.diff(x)
+    if x.ndim != 1 or len(x) < 3 or not np.allclose(spacings, abs(spacings[0]), rtol=1e-6):
+        raise ValueError(
+            f"Received a grid x of shape {x.shape} that is not equidistant and rising; expected "
+            "one such as numpy.linspace(-3, 3, 601)."
+        )
+    spacing = spacings[0]
 
     def derivative(_, u):
         slopes = np.diff(u) / spacing
@@ -141,7 +196,11 @@ def finite_differences(f, x, t, beta=np.inf):
     return scipy.integrate.solve_ivp(derivative, (0, t), f(x), **options).y[:, -1]
 
 
-def improvement(a, v, time, start, noise):
+def _checked(t, beta):
+    return check_number(t, "t", above=0), check_number(beta, "beta", above=0)
+
+
+def expected_improvement(a, v, time, start, noise):
     """Expected improvement by control, in closed form, for quadratics.
 
     For dX = -a X ds - alpha ds + sqrt(noise) dW from `start`, with the final cost v X^2 / 2, the

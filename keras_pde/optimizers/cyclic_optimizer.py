@@ -21,7 +21,8 @@ class CyclicOptimizer(BaseOptimizer):
     end of an epoch see them if `inner_steps` divides the batches of an epoch, and with
     `keras_pde.callbacks.EvaluationWeights` in any case.
 
-    Learning-rate schedules count batches.
+    Learning-rate schedules count batches; with `gradient_accumulation_steps`, as cycles do,
+    accumulated ones.
 
     Args:
         learning_rate: as in `keras.optimizers.Optimizer`.
@@ -93,11 +94,13 @@ class CyclicOptimizer(BaseOptimizer):
         if not holds_values(self):
             return
         if int(self.phase):
+            count = self.gradient_accumulation_steps or 1  # batches that Keras counts as one
+            cycle, lost = count * self.inner_steps, count * int(self.phase)
             warnings.warn(
-                f"{type(self).__name__} ends within a cycle of {self.inner_steps} batches: the "
-                f"last {int(self.phase)} are lost, the model has the {self.evaluation_weights} of "
-                "before, and the next `fit` begins a cycle. Train a multiple of "
-                f"{self.inner_steps} batches, or take shorter cycles.",
+                f"{type(self).__name__} ends within a cycle of {cycle} batches: the last {lost} "
+                f"are lost, the model has the {self.evaluation_weights} with which the cycle "
+                f"began, and the next `fit` begins a cycle. Train a multiple of {cycle} batches, "
+                "or take shorter cycles.",
                 stacklevel=2,
             )
         if self.use_ema:

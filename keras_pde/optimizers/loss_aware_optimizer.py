@@ -26,8 +26,8 @@ class LossAwareOptimizer(BaseOptimizer):
     Where gradients come from a loop of one's own, pass the loss through `scale_loss` first.
 
     Attributes:
-        last_rate: rate of the last step, a scalar variable, once the optimizer is built.
-        skipped: how many batches were left out, an integer variable.
+        last_rate: rate of the last step, a scalar variable; None until the optimizer is built.
+        skipped: how many batches were left out, an integer variable; None until then.
 
     Args:
         learning_rate: the largest rate, a float, a schedule or a function without arguments.
@@ -50,7 +50,8 @@ class LossAwareOptimizer(BaseOptimizer):
         super().__init__(learning_rate=learning_rate, **kwargs)
         self.momentum = check_number(momentum, "momentum", least=0, below=1)
         self.nesterov = nesterov
-        self._losses = {}  # by replica
+        self._losses, self._scalars = {}, {}  # by replica; by name
+        self.last_rate = self.skipped = None
 
     def rate(self, loss, gradients, variables, memory):
         """The step's rate before the cap, a scalar, and what of the memory has changed.

@@ -53,8 +53,8 @@ class SAGD(LossAwareOptimizer):
         momentum, nesterov, **kwargs: of `LossAwareOptimizer`.
 
     Attributes:
-        batches: m, a scalar variable, once the optimizer is built.
-        steps: how many steps were made, a scalar variable.
+        batches: m, a scalar variable; None until the optimizer is built.
+        steps: how many steps were made, a scalar variable; None until then.
 
     Raises:
         ValueError: an argument is out of range.
@@ -93,11 +93,11 @@ class SAGD(LossAwareOptimizer):
 
     @property
     def batches(self):
-        return self._scalars["batches"]
+        return self._scalars.get("batches")
 
     @property
     def steps(self):
-        return self._scalars["steps"]
+        return self._scalars.get("steps")
 
     @property
     def logged(self):

@@ -18,8 +18,9 @@ class SAM(WrapperOptimizer):
 
     |g| is the norm over all weights. This is the sup-convolution sibling of the Moreau envelope:
     min over x of max over |e| <= rho of f(x + e), to first order. Half of the batches are spent on
-    climbing, so twice the epochs make as many steps as without. After a first batch the model holds
-    the climbed weights.
+    climbing, so twice the epochs make as many steps as without, and a learning-rate schedule, which
+    counts steps of the inner optimizer, should end after half of the batches. After a first batch
+    the model holds the climbed weights.
 
     Source: Foret, Kleiner, Mobahi and Neyshabur, "Sharpness-aware minimization for efficiently
     improving generalization", ICLR 2021 (arXiv 2010.01412). Deviation: the two gradients are of two

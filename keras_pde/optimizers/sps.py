@@ -9,8 +9,8 @@ from keras_pde.registry import register
 class SPS(LossAwareOptimizer):
     """Stochastic Polyak step: SGD with the rate (f - f*) / (c |g|^2) of each batch.
 
-    It needs no schedule where the network can fit every batch (interpolation); elsewhere its rate
-    does not decay, and the cap decides.
+    It needs no schedule where the network can fit every batch (interpolation); elsewhere, and early
+    in a training, its rate does not decay, and the cap decides: choose it as SGD's rate.
 
     Source: Loizou, Vaswani, Laradji and Lacoste-Julien, "Stochastic Polyak step-size for SGD",
     AISTATS 2021 (arXiv 2002.10542), SPS_max. Deviation: the cap does not grow.

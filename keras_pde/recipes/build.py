@@ -138,7 +138,7 @@ def _component(kind, part):
 def optimizer(recipe: Recipe, steps):
     """The optimizer with the learning rate of the schedule.
 
-    Optimizers of this library have rates of their own, and keep them if there is no `[schedule]`.
+    Without `[schedule]` all but `"sgd"` keep their own rates.
     One around another, such as `"sam"`, has a table `inner` with that one's name and arguments, to
     which the schedule belongs.
 
@@ -174,7 +174,7 @@ def _optimizer(part, rate, steps):
         inner = _inner(arguments.pop("inner", {"name": "sgd", "momentum": 0.9}), part.name)
         arguments["inner"] = _optimizer(inner, rate, steps // component.batches_a_step)
     else:
-        arguments |= rate(part.name in own, steps)
+        arguments |= rate(part.name != "sgd", steps)
     return call(component, arguments, f"optimizer {part.name!r}")
 
 

@@ -176,6 +176,7 @@ def fit(
     attacked.last = robust_accuracy
     labels = np.eye(batches.classes, dtype="float32")[y] if batches.classes else y
     rows, size = _validation_rows(len(x), devices)
+    _check_cycles(robust.optimizer, steps, last)
     with devices.scope(), warnings.catch_warnings():
         # What is kept is an epoch's anchor, and what is resumed goes on within the cycle.
         warnings.filterwarnings("ignore", message=".*ends within a cycle")
@@ -201,6 +202,24 @@ def _asked_for(optimizer, evaluated):
     """The callbacks without which an optimizer is not seen as it should be."""
     found = [evaluated or EvaluationWeights()] if evaluated_parts(optimizer) else []
     return found + ([OptimizerLogger()] if logging_parts(optimizer) else [])
+
+
+def _check_cycles(optimizer, steps, epochs):
+    """Refuses a training within which no anchor moves: what is kept would be the initial weights.
+
+    Args:
+        steps: of an epoch.
+        epochs: of the training.
+    """
+    for part in evaluated_parts(optimizer):
+        anchored = "anchor" in getattr(part, "evaluation_choices", ())
+        if anchored and part.inner_steps > steps * epochs:
+            raise ValueError(
+                f"Received the optimizer {part.name!r} with cycles of {part.inner_steps} batches "
+                f"for a training of {steps * epochs}, whose validation would see the initial "
+                f"weights only; expected cycles of at most {steps}, the batches of an epoch. "
+                "Shorten them in [optimizer]."
+            )
 
 
 def _validation_rows(count, devices):

@@ -20,8 +20,9 @@ class EvaluationWeights(keras.callbacks.Callback):
     Where the batches of an epoch are a multiple of the cycle nothing is changed, except for
     averages.
 
-    Put it before the callbacks that save, evaluate, or replace weights (`RefineDepth`). One that
-    saves what a training is to go on from does so within `training_weights()`.
+    Put it before the callbacks that save, stop, evaluate, or replace weights (`RefineDepth`), which
+    would see y. One that saves what a training is to go on from, such as `BackupAndRestore`, stands
+    before it, or saves within `training_weights()`.
 
     Raises:
         ValueError: the model's optimizer has no such weights.

@@ -1,4 +1,5 @@
 import contextlib
+import itertools
 
 import keras
 from keras import ops
@@ -11,20 +12,22 @@ class RecalibrateBatchNorm(keras.callbacks.Callback):
     """Gives batch normalization the statistics of the weights that are evaluated.
 
     Moving averages lag behind weights that move fast, and averaged weights, or those of
-    `EvaluationWeights`, have never seen a batch. Before each validation, and at the end of `fit`,
-    the moving mean and variance become the plain means over batches of training images; dropout
-    stays off, and other layers are in inference mode. (A `ContinuousBlock` is in training mode as a
-    whole.)
+    `EvaluationWeights`, have never seen a batch. At the end of each epoch, before its validation,
+    and at the end of `fit` the moving mean and variance become the plain means over batches of
+    training images; dropout stays off, and other layers are in inference mode. (A
+    `ContinuousBlock` is in training mode as a whole.)
 
     Put it after `EvaluationWeights` and before callbacks that save.
 
     Args:
-        x: training images, `(n, ...)`; `batches * batch_size` of them, the first, are used.
-        batch_size: as in the training, on which the statistics depend; at least 2.
+        x: training images: an array `(n, ...)`, of which the first `batches * batch_size` are used;
+            or what gives batches each time that it is iterated over, such as a `tf.data.Dataset`:
+            images, or tuples that begin with images.
+        batch_size: of an array: as in the training, on which the statistics depend; at least 2.
         batches: how many, at least 1.
 
     Raises:
-        ValueError: the model has no batch normalization, or x is shorter than one batch.
+        ValueError: the model has no batch normalization, or there is no batch.
 
     Example:
 
@@ -37,20 +40,27 @@ class RecalibrateBatchNorm(keras.callbacks.Callback):
         super().__init__()
         self.batch_size = check_count(batch_size, "batch_size", least=2)
         self.batches = check_count(batches, "batches")
-        if len(x) < self.batch_size:
+        if hasattr(x, "shape") and len(x) < self.batch_size:
             raise ValueError(
                 f"Received {len(x)} images for batches of {self.batch_size}; expected at least one "
                 "batch."
             )
         self.x = x
-        self._training = False
+        self._training = self._done = False
 
     def on_train_begin(self, logs=None):
         _holders(self.model)  # refuses early
         self._training = True
 
+    def on_epoch_begin(self, epoch, logs=None):
+        self._done = False
+
     def on_test_begin(self, logs=None):
         if self._training:
+            self._recalibrate()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if not self._done:  # there was no validation
             self._recalibrate()
 
     def on_train_end(self, logs=None):
@@ -60,14 +70,28 @@ class RecalibrateBatchNorm(keras.callbacks.Callback):
     def _recalibrate(self):
         if keras.backend.backend() == "jax":
             self.model.jax_state_sync()
-        size = self.batch_size
         network = getattr(self.model, "model", self.model)
         with contextlib.ExitStack() as stack:
             layers = [stack.enter_context(_in_training_mode(h)) for h in _holders(self.model)]
-            for k in range(min(self.batches, len(self.x) // size)):
+            k = -1
+            for k, images in enumerate(itertools.islice(self._images(), self.batches)):
                 for normalization in (n for found in layers for n in found):
                     normalization.momentum = k / (k + 1)  # the plain mean
-                network(ops.convert_to_tensor(self.x[k * size : (k + 1) * size]), training=False)
+                network(ops.convert_to_tensor(images), training=False)
+        if k < 0:
+            raise ValueError(
+                f"Received x={self.x!r}, which gives no batch; expected an array of images, or "
+                "what gives batches each time that it is iterated over, such as a tf.data.Dataset."
+            )
+        self._done = True
+
+    def _images(self):
+        if not hasattr(self.x, "shape"):
+            yield from (batch[0] if isinstance(batch, tuple) else batch for batch in self.x)
+            return
+        size = self.batch_size
+        for k in range(len(self.x) // size):
+            yield self.x[k * size : (k + 1) * size]
 
 
 def _holders(model):
