@@ -85,6 +85,12 @@ class TestBank:
         losses = minimise(eager(entry), problem, weights, 300)
         assert min(losses[-10:]) < 0.2 * losses[0]
 
+    def test_convergence_in_mixed_dtypes(self, entry):
+        first, second = STARTS[parabola]
+        weights = variables(first) + variables(second, dtype="float16")
+        losses = minimise(eager(entry), parabola, weights, 300)
+        assert min(losses[-10:]) < 0.2 * losses[0]
+
     @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
     def test_dtype_is_kept(self, entry, dtype):
         if BACKEND == "jax" and dtype == "float64":
