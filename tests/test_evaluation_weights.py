@@ -81,6 +81,13 @@ def test_without_it_fit_still_ends_at_the_anchor():
     assert abs(seen.batches[9][0] - seen.batches[8][0]).max() > 1e-5
 
 
+def test_accumulated_batches_are_one_of_a_cycle():
+    """Ten batches, two at a time: five, so one cycle of three and two more."""
+    with pytest.warns(UserWarning, match="a cycle of 6 batches: the last 4 are lost"):
+        model, seen = run(entropy(gradient_accumulation_steps=2))
+    assert_equal(model.get_weights(), seen.batches[5], rtol=1e-6)
+
+
 def test_the_mean_may_be_shown():
     _, seen = run(entropy(evaluation_weights="mean"), kp.callbacks.EvaluationWeights())
     y = [seen.batches[i] for i in range(5)]

@@ -71,7 +71,7 @@ class BaseOptimizer(keras.optimizers.Optimizer):
 
 def holds_values(optimizer):
     """Whether it is built; on JAX an error within `fit` leaves variables without values."""
-    return optimizer.built and optimizer.iterations._value is not None
+    return optimizer.built and optimizer._iterations._value is not None
 
 
 def end_with_averages(optimizer):
