@@ -192,7 +192,9 @@ class TestBlocks:
         # What happens when a template is freed, and the next takes its place in memory.
         monkeypatch.setattr(serialization_lib, "id", lambda obj: 1, raising=False)
         loaded = keras.models.load_model(tmp_path / "model.keras")
+        monkeypatch.undo()
         np.testing.assert_array_equal(run(loaded, x), run(model, x))
+        assert [b.get_config() for b in loaded.layers] == [b.get_config() for b in blocks]
 
 
 class TestSeeds:

@@ -73,7 +73,8 @@ class StackedRate(keras.layers.Layer):
 
     def _piece(self, k, input_shape):
         """A fresh copy of the rate, built by a symbolic call, which creates every variable."""
-        config = _reseeded(keras.saving.serialize_keras_object(self.template.layer), k)
+        config = unshared(keras.saving.serialize_keras_object(self.template.layer))
+        config = _reseeded(config, k)
         piece = keras.saving.deserialize_keras_object(config)
         with _outside_of_graphs():
             image = keras.KerasTensor((None, *input_shape[1:]), dtype=self.compute_dtype)
@@ -205,13 +206,21 @@ def _outside_of_graphs():
     return contextlib.nullcontext()
 
 
+def unshared(config):
+    """A configuration whose objects are its own.
+
+    While Keras loads a file, it marks objects of one id() as one object, also where the first is
+    gone by now: what is made of the configuration would be another layer's.
+    """
+    if isinstance(config, dict):
+        return {k: unshared(value) for k, value in config.items() if k != "shared_object_id"}
+    return [unshared(item) for item in config] if isinstance(config, list) else config
+
+
 def _reseeded(config, k):
     """A configuration whose initializers draw other numbers than those of piece 0."""
     if isinstance(config, dict):
-        # While Keras loads a file, it takes objects of one id() for one object, also where the
-        # first is gone by now: a piece would be another block's.
-        shared = "shared_object_id"
-        config = {key: _reseeded(value, k) for key, value in config.items() if key != shared}
+        config = {key: _reseeded(value, k) for key, value in config.items()}
         if (
             config.get("module") == "keras.initializers"
             and config["config"].get("seed") is not None

@@ -5,7 +5,7 @@ import numpy as np
 
 from keras_pde.layers.continuous import bases
 from keras_pde.layers.continuous.continuous_block import ContinuousBlock
-from keras_pde.layers.continuous.stacked_rate import StackedRate, numpy_of
+from keras_pde.layers.continuous.stacked_rate import StackedRate, numpy_of, unshared
 from keras_pde.layers.stable.stable_rate import crude_norm, operator_norm
 
 # Apart from the seeds of the pieces of one rate.
@@ -30,7 +30,7 @@ class StableBlock(ContinuousBlock):
     def __init__(self, settings, seed, **depth):
         # A placeholder: the rank of the input, known at build, decides about the rates.
         super().__init__(keras.layers.Identity(), seed=seed, **depth)
-        checked = self.convolutional_rate(**settings).get_config()
+        checked = unshared(self.convolutional_rate(**settings).get_config())
         self._settings = {name: checked[name] for name in settings}
 
     def build(self, input_shape):
