@@ -1,5 +1,6 @@
 """Loops that the backend compiles, and whether a value is known while it does."""
 
+import contextlib
 import math
 
 import keras
@@ -64,6 +65,15 @@ def _skipping(active, body, carry, most):
 def remembered(memory):
     """Decorator: with `"remat"` only the arguments are kept for the gradient."""
     return keras.remat if memory == "remat" else lambda fn: fn
+
+
+def step_by_step():
+    """Within it JAX compiles no branches and loops, which it would do anew at each call."""
+    if BACKEND != "jax":
+        return contextlib.nullcontext()
+    import jax
+
+    return jax.disable_jit()
 
 
 def known(value):

@@ -37,9 +37,14 @@ def version(package: str) -> str:
         return "not installed as a package"
 
 
+COMMIT = "COMMIT"  # file of a copy of the package, with the commit of the clone that it is from
+
+
 def commit() -> str:
     """The commit of the clone that the package is imported from, "+" if files differ from it."""
     folder = Path(__file__).parent
+    if (folder / COMMIT).is_file():
+        return (folder / COMMIT).read_text(encoding="utf-8").strip()
     git = ["git", "-C", str(folder)]
     try:
         _output([*git, "ls-files", "--error-unmatch", Path(__file__).name])  # not a parent's clone

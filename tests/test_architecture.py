@@ -17,7 +17,7 @@ PACKAGE = Path(kp.__file__).parent
 # Imports point only downwards; modules of one step do not import each other.
 STEPS = [
     {"cli"},
-    {"tuner"},
+    {"offline", "tuner"},
     {"quickstart", "recipes"},
     {"measure"},
     {"hub", "evaluation"},
@@ -27,7 +27,7 @@ STEPS = [
     {"models"},
     {"layers", "odeint", "optimizers"},
     {"data", "geometry", "autodiff", "compiled", "integrators"},
-    {"noise", "checks", "environment", "units"},
+    {"noise", "checks", "environment", "parts", "units"},
     {"registry"},
 ]
 RANK = {name: rank for rank, step in enumerate(STEPS) for name in step}

@@ -11,7 +11,7 @@ from keras import ops
 from keras_pde import geometry, noise
 from keras_pde.attacks import losses
 from keras_pde.attacks.ascent import feasible, where_rows
-from keras_pde.attacks.target import Target, host, pad
+from keras_pde.attacks.target import Target, host, in_batches, pad
 from keras_pde.autodiff import value_and_grad
 from keras_pde.checks import check_images, class_labels
 from keras_pde.registry import Component
@@ -156,24 +156,22 @@ class Attack(Component):
         """Brings candidates back into ball and box, and predicts them again."""
         norm = geometry.get(self.norm)
 
-        def measure(images):
+        def measure(images, x):
             return ops.convert_to_numpy(norm.norm(ops.convert_to_tensor(images - x)))
 
-        with keras.device(host()):
-            images = feasible(
-                ops.convert_to_tensor(candidates),
-                ops.convert_to_tensor(x),
-                norm,
-                self.epsilon,
-                self.bounds,
+        def project(candidates, x):
+            candidates, clean = ops.convert_to_tensor(candidates), ops.convert_to_tensor(x)
+            images = ops.convert_to_numpy(
+                feasible(candidates, clean, norm, self.epsilon, self.bounds)
             )
-            images = ops.convert_to_numpy(images)
             # clean + delta is rounded, by more than 1e-5 of a small epsilon: one step of the grid
             # of floating-point numbers towards the clean image brings it back.
-            length = measure(images)
-            beyond = np.reshape(length > self.epsilon, (-1,) + (1,) * (x.ndim - 1))
+            beyond = np.reshape(measure(images, x) > self.epsilon, (-1,) + (1,) * (x.ndim - 1))
             images = np.where(beyond, np.nextafter(images, x), images)
-            length = measure(images)
+            return images, measure(images, x)
+
+        with keras.device(host()):
+            images, length = in_batches(project, batch_size, candidates, x)
         finite = np.isfinite(images).reshape(len(x), -1).all(axis=1)
         allowed = finite & (length > 0) & (length <= self.epsilon * (1 + 1e-5))
         wrong = goal.reached(target.predict(images, batch_size)) & allowed
@@ -230,14 +228,11 @@ class Search:
         return np.where(kept, state["best"], state["images"])
 
     def _start(self, batch_size):
-        parts = []
-        for begin in range(0, len(self.x), batch_size):
-            part = slice(begin, begin + batch_size)
-            keys = noise.keys(self.attack.seed, self.restart, self.examples[part])
-            x = ops.convert_to_tensor(self.x[part])
-            start = self.attack.start(x, keys)
-            parts.append({k: ops.convert_to_numpy(v) for k, v in start.items()})
-        state = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
+        def start(x, examples):
+            keys = noise.keys(self.attack.seed, self.restart, examples)
+            return self.attack.start(ops.convert_to_tensor(x), keys)
+
+        state = in_batches(start, batch_size, self.x, self.examples)
         no = np.zeros(len(self.x), "bool")
         zero = np.zeros(len(self.x), "int32")
         return {**state, "best": self.x.copy(), "fooled": no, "done": no.copy(), "passes": zero}

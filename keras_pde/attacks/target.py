@@ -150,12 +150,12 @@ class Target:
     def predict(self, images, batch_size=128):
         """Predicted classes of a numpy array, int32 `(batch,)`; one forward pass each."""
         program = self.program("predict", lambda logits, x: ops.argmax(logits(x), axis=-1))
-        return self._in_chunks(program, images, batch_size).astype("int32")
+        return in_batches(program, batch_size, images).astype("int32")
 
     def outputs(self, images, batch_size=128):
         """Logits of a numpy array."""
         program = self.program("logits", lambda logits, x: logits(x))
-        return self._in_chunks(program, images, batch_size)
+        return in_batches(program, batch_size, images)
 
     def gradients(self, images, labels, loss, batch_size=128):
         """Input gradients of a per-example loss, as an array."""
@@ -164,16 +164,22 @@ class Target:
             return value_and_grad(lambda z: ops.sum(loss(logits(z), y)), x)[1]
 
         program = self.program(("gradient", loss), gradient)
-        return self._in_chunks(program, images, batch_size, labels)
+        return in_batches(program, batch_size, images, labels)
 
-    def _in_chunks(self, program, images, batch_size, *more):
-        parts = []
-        for start in range(0, len(images), batch_size):
-            arrays = [a[start : start + batch_size] for a in (images, *more)]
-            size = len(arrays[0])
-            arrays = [pad(a, batch_size) for a in arrays]
-            parts.append(ops.convert_to_numpy(program(*arrays))[:size])
-        return np.concatenate(parts)
+
+def in_batches(function, batch_size, *arrays):
+    """`function` of so many rows of the arrays at a time; its tensors, joined to arrays."""
+    parts = []
+    for start in range(0, len(arrays[0]), batch_size):
+        rows = [a[start : start + batch_size] for a in arrays]
+        count = len(rows[0])
+        outputs = function(*(pad(a, batch_size) for a in rows))
+        parts.append(
+            keras.tree.map_structure(
+                lambda v, count=count: ops.convert_to_numpy(v)[:count], outputs
+            )
+        )
+    return keras.tree.map_structure(lambda *values: np.concatenate(values), *parts)
 
 
 def pad(array, size):

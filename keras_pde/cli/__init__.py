@@ -4,10 +4,10 @@ import argparse
 import sys
 
 from keras_pde import __version__
-from keras_pde.cli import data, evaluate, publish, quickstart, show, train, tune
+from keras_pde.cli import data, evaluate, offline, publish, quickstart, show, train, tune
 from keras_pde.cli import list as list_models
 
-COMMANDS = (quickstart, list_models, show, evaluate, train, tune, publish, data)
+COMMANDS = (quickstart, list_models, show, evaluate, train, tune, offline, publish, data)
 
 
 def main(argv=None) -> int:

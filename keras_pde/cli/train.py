@@ -25,6 +25,19 @@ def add(commands, debug):
         metavar="M",
         help="stop before the epoch that would end later than that",
     )
+    add_changes(parser)
+    parser.add_argument(
+        "--devices",
+        type=_devices,
+        metavar="auto|N",
+        help="share each batch between N devices (GPUs, else parts of the CPU), or all GPUs",
+    )
+    parser.add_argument("--no-evaluation", action="store_true", help="train only")
+    add_data_folder(parser)
+
+
+def add_changes(parser):
+    """What `changed` reads."""
     parser.add_argument("--epochs", type=positive, metavar="N", help="instead of the recipe's")
     parser.add_argument("--limit", type=positive, metavar="N", help="use N training images")
     parser.add_argument("--seed", type=int, metavar="N", help="instead of the recipe's")
@@ -35,14 +48,6 @@ def add(commands, debug):
         metavar="KEY=VALUE",
         help="another value in the recipe, e.g. --set objective.epsilon=0.2",
     )
-    parser.add_argument(
-        "--devices",
-        type=_devices,
-        metavar="auto|N",
-        help="share each batch between N devices (GPUs, else parts of the CPU), or all GPUs",
-    )
-    parser.add_argument("--no-evaluation", action="store_true", help="train only")
-    add_data_folder(parser)
 
 
 def _devices(text):

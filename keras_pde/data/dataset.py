@@ -69,17 +69,20 @@ def checked(name, class_names, x_train, y_train, x_test, y_test) -> Dataset:
     y_train, y_test = _labels(name, "y_train", y_train), _labels(name, "y_test", y_test)
     x_train, x_test = _images(name, "x_train", x_train), _images(name, "x_test", x_test)
     for split, x, y in (("train", x_train, y_train), ("test", x_test, y_test)):
-        if len(x) != len(y) or len(x) == 0:
+        if len(x) != len(y):
             raise ValueError(
                 f"Received {name} with {len(x)} images in x_{split} and {len(y)} labels in "
-                f"y_{split}; expected as many labels as images, and at least one."
+                f"y_{split}; expected as many labels as images."
             )
     if x_train.shape[1:] != x_test.shape[1:]:
         raise ValueError(
             f"Received {name} with training images of shape {x_train.shape[1:]} and test images of "
             f"shape {x_test.shape[1:]}; expected one shape. Resize one of them."
         )
-    largest = int(max(y_train.max(), y_test.max()))
+    labels = np.concatenate([y_train, y_test])  # packs may have one part only
+    if not len(labels):
+        raise ValueError(f"Received {name} without images; expected at least one.")
+    largest = int(labels.max())
     if class_names is None:
         class_names = range(largest + 1)
     class_names = tuple(str(c) for c in class_names)

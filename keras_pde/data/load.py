@@ -43,7 +43,7 @@ def load(name_or_path, limit=None, data_dir=None, download=False, seed=0) -> Dat
     if limit is not None and limit < 1:
         raise ValueError(f"Received limit={limit!r}; expected None or a positive integer.")
     dataset = _load(name_or_path, data_dir, download)
-    if limit is None:
+    if limit is None or not len(dataset.y_train):
         return dataset
     kept = balanced_order(dataset.y_train, seed)[:limit]
     return replace(dataset, x_train=dataset.x_train[kept], y_train=dataset.y_train[kept])

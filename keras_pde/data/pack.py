@@ -15,21 +15,29 @@ import math
 import os
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from keras_pde.data.dataset import KEYS
 from keras_pde.data.load import load
+from keras_pde.parts import Parts
 
 MANIFEST = "manifest.json"
 FORMAT = 1
-_MOST_PARTS = 999
 _CHUNK = 1000  # images converted at a time, which bounds the memory
 
 
 def pack(
-    name_or_path, folder, max_mb=20, overwrite=False, data_dir=None, download=False, say=None
+    name_or_path,
+    folder,
+    max_mb=20,
+    overwrite=False,
+    data_dir=None,
+    download=False,
+    say=None,
+    splits=("train", "test"),
 ) -> dict:
     """Write a data set as numbered files below a size, to carry it where large files cannot go.
 
@@ -43,6 +51,7 @@ def pack(
         overwrite: replace a pack that is there.
         data_dir, download: as in `load`.
         say: called with a line of text when a part is written; None for silence.
+        splits: what is packed, "train", "test" or both; the other one has no images there.
 
     Returns:
         The manifest: name, counts, digest of the arrays, parts with sizes and digests.
@@ -71,12 +80,17 @@ def pack(
             f"{' and more' * (len(there) > 3)}; expected one without a pack. Pass another, or "
             "overwrite=True (--overwrite)."
         )
+    if not splits or not set(splits) <= {"train", "test"}:
+        raise ValueError(f'Received splits={splits!r}; expected some of "train" and "test".')
     dataset = load(name_or_path, data_dir=data_dir, download=download)
+    for left_out in {"train", "test"} - set(splits):
+        keys = f"x_{left_out}", f"y_{left_out}"
+        dataset = replace(dataset, **{key: getattr(dataset, key)[:0] for key in keys})
     arrays = _stored(dataset)
     folder.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=".pack-", dir=folder))
     try:
-        parts = _Parts(staging, f"{dataset.name}.npz.xz", math.ceil(max_mb * 10**6) - 1, say)
+        parts = Parts(staging, f"{dataset.name}.npz.xz", math.ceil(max_mb * 10**6) - 1, say)
         size = _compress(arrays, parts)
         manifest = {
             "format": FORMAT,
@@ -144,40 +158,3 @@ def _compress(arrays, target):
     with target, lzma.open(target, "wb", filters=filters) as stream:
         np.savez(stream, **arrays)
         return stream.tell()
-
-
-class _Parts:
-    """A file to write to, kept as numbered files of at most `limit` bytes."""
-
-    def __init__(self, folder, stem, limit, say):
-        self.folder, self.stem, self.limit, self.say = folder, stem, limit, say
-        self.written = []
-        self._rest = bytearray()
-
-    def write(self, data):
-        self._rest += data
-        while len(self._rest) >= self.limit:
-            self._finish(self._rest[: self.limit])
-            del self._rest[: self.limit]
-        return len(data)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, traceback):
-        if kind is None and self._rest:
-            self._finish(self._rest)
-
-    def _finish(self, data):
-        number = len(self.written) + 1
-        if number > _MOST_PARTS:
-            raise ValueError(
-                f"Received a size of {self.limit + 1} bytes a part, which makes more than "
-                f"{_MOST_PARTS} parts; expected fewer. Pass a larger max_mb (--max-mb)."
-            )
-        name = f"{self.stem}.{number:03d}"
-        (self.folder / name).write_bytes(data)
-        digest = hashlib.sha256(data).hexdigest()
-        self.written.append({"file": name, "bytes": len(data), "sha256": digest})
-        if self.say:
-            self.say(f"{name}: {len(data)} bytes")

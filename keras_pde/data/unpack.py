@@ -1,16 +1,15 @@
 """Parts that `pack` wrote, checked and joined; needs no TensorFlow."""
 
-import hashlib
 import json
 import lzma
 import os
-import shutil
 import tempfile
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
+from keras_pde import parts
 from keras_pde.data.pack import FORMAT, MANIFEST, arrays_digest
 
 
@@ -44,14 +43,12 @@ def unpack(folder, file, overwrite=False) -> dict:
             "overwrite=True (--overwrite)."
         )
     manifest = _manifest(folder)
-    _check_parts(folder, manifest)
+    parts.check(folder, manifest["parts"], f"the pack {folder}", "copy these parts again")
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".unpack-", dir=file.parent) as staging:
         joined, whole = Path(staging) / "joined.xz", Path(staging) / "whole.npz"
         with joined.open("wb") as target:
-            for part in manifest["parts"]:
-                with (folder / part["file"]).open("rb") as source:
-                    shutil.copyfileobj(source, target)
+            parts.join(folder, manifest["parts"], target)
         try:
             _decompress(joined, whole, manifest["npz_bytes"])
             with np.load(whole, allow_pickle=False) as archive:
@@ -83,44 +80,14 @@ def _manifest(folder):
         )
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        sound = manifest["format"] == FORMAT and len(manifest["parts"]) > 0
+        sound = manifest["format"] == FORMAT and parts.are_sound(manifest["parts"])
         sound &= manifest["npz_bytes"] > 0 and {"name", "counts"} <= set(manifest)
-        for part in manifest["parts"]:
-            sound &= Path(part["file"]).name == part["file"] and part["bytes"] > 0
-            sound &= len(part["sha256"]) == len(manifest["arrays_sha256"]) == 64
+        sound &= len(manifest["arrays_sha256"]) == 64
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(_damaged(path, f"{type(error).__name__}: {error}")) from error
     if not sound:
         raise ValueError(_damaged(path, "its entries are not what pack writes"))
     return manifest
-
-
-def _check_parts(folder, manifest):
-    missing, damaged = [], []
-    for number, part in enumerate(manifest["parts"], 1):
-        path = folder / part["file"]
-        if not path.is_file():
-            missing.append(number)
-        elif path.stat().st_size != part["bytes"]:
-            damaged.append(f"{number} ({path.stat().st_size} of {part['bytes']} bytes)")
-        elif _file_digest(path) != part["sha256"]:
-            damaged.append(f"{number} (another SHA-256)")
-    if not missing and not damaged:
-        return
-    found = []
-    if missing:
-        found.append(f"missing {', '.join(map(str, missing))}")
-    if damaged:
-        found.append(f"damaged {', '.join(damaged)}")
-    raise (ValueError if damaged else FileNotFoundError)(
-        f"Received the pack {folder} of {len(manifest['parts'])} parts: {'; '.join(found)}. "
-        f"Expected {manifest['parts'][0]['file']} and so on, as packed: copy these parts again."
-    )
-
-
-def _file_digest(path):
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _damaged(where, error):

@@ -37,7 +37,7 @@ class Batches:
         self.share = devices.share(self.batch_size)
         self.augment, self.seed, self.classes = augment, seed, classes
         self.steps_per_epoch = len(x) // self.batch_size
-        self._order = None
+        self._order = self._held = None
 
     def examples(self, step):
         """The epoch of a step, counted over the whole training, and the examples of its batch.
@@ -86,8 +86,10 @@ def _tensorflow(batches, first, last):
 def _jax(batches, first, last):
     import jax
 
-    x, y = jax.device_put(batches.x), jax.device_put(batches.y)
-    batch = jax.jit(batches._batch)
+    if batches._held is None:
+        held = jax.device_put(batches.x), jax.device_put(batches.y), jax.jit(batches._batch)
+        batches._held = held
+    x, y, batch = batches._held
 
     class Stream(keras.utils.PyDataset):
         def __len__(self):

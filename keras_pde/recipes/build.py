@@ -56,10 +56,10 @@ def _check_model(part):
             raise registry.unknown_name(f"argument of {part.name!r}", argument, known)
 
 
-def dataset(recipe: Recipe, data_dir=None, download=False):
-    """The data set, its training and its validation part."""
-    limit = recipe.data.limit or None
-    loaded = datasets.load(recipe.data.name, limit, data_dir, download)
+def dataset(recipe: Recipe, data_dir=None, download=False, loaded=None):
+    """The data set (or another that takes its place), its training and its validation part."""
+    if loaded is None:
+        loaded = datasets.load(recipe.data.name, recipe.data.limit or None, data_dir, download)
     return loaded, *loaded.split_validation(recipe.data.validation, seed=0)
 
 
@@ -173,9 +173,11 @@ def _optimizer(part, rate, steps):
     if "inner" in _arguments(component):
         inner = _inner(arguments.pop("inner", {"name": "sgd", "momentum": 0.9}), part.name)
         arguments["inner"] = _optimizer(inner, rate, steps // component.batches_a_step)
-    else:
-        arguments |= rate(part.name != "sgd", steps)
-    return call(component, arguments, f"optimizer {part.name!r}")
+        return call(component, arguments, f"optimizer {part.name!r}")
+    scheduled = rate(part.name != "sgd", steps)
+    made = call(component, {**arguments, **scheduled}, f"optimizer {part.name!r}")
+    schedules.make_adaptable(made, scheduled.get("learning_rate"))
+    return made
 
 
 def _inner(table, name):

@@ -10,6 +10,8 @@ from keras_pde.recipes import build
 from keras_pde.recipes.run_folder import BEST
 from keras_pde.units import percent
 
+_OF_A_BLOCK = ("after_epoch", "pace")  # facts of a start that are not about the whole training
+
 
 def kept_model(recipe, folder, loaded) -> keras.Model:
     """The network with the weights of the kept epoch, in float32."""
@@ -21,28 +23,55 @@ def kept_model(recipe, folder, loaded) -> keras.Model:
     return model
 
 
-def finish(recipe, folder, loaded, journal, say, progress) -> None:
-    """Evaluates the kept model as the recipe says, and saves it with its card."""
+def finish(recipe, folder, loaded, made, say, progress) -> None:
+    """Evaluates the kept model as the recipe says, and saves it with its card.
+
+    Args:
+        recipe, folder, loaded: a `Recipe`, its `RunFolder`, and the data.
+        made: how it was trained, as `Journal.progress_made` and `run.json` say.
+        say: function of a line of text.
+        progress: function of (text, finished, total), or `None`.
+    """
     model = kept_model(recipe, folder, loaded)
-    measurements = []
-    for index, evaluation in enumerate(recipe.evaluation):
-        report = _evaluate(model, recipe, evaluation, loaded, progress)
-        stem = f"report_{evaluation.norm}" + (f"_{index}" if index else "")
-        folder.write(f"{stem}.json", report.to_json().encode())
-        folder.draw(f"{stem}.png", report.plot)
-        say(f"\n{report.table()}\n")
-        measurements += [measurement(report, e, evaluation.seed) for e in evaluation.epsilons]
-    hub.save_model(
-        model, folder / "model", _card(recipe, loaded, journal, measurements), overwrite=True
-    )
+    reports = attack(recipe, folder, loaded, model, say, progress)
+    card = save(recipe, folder, loaded, model, made, reports)
     say(
-        f"Saved {folder / 'model'}: epoch {journal.best['epoch']} of {recipe.training.epochs}"
+        f"Saved {folder / 'model'}: epoch {made['kept']['epoch']} of {made['epochs']}"
         + "".join(
             f", {percent(m.robust_accuracy)} robust at {m.norm} {m.epsilon:.4g}"
-            for m in measurements
+            for m in card.measurements
         )
         + "."
     )
+
+
+def attack(recipe, folder, loaded, model, say, progress) -> list:
+    """Runs the recipe's evaluations, which leave a report and a picture each; the `Report`s."""
+    reports = []
+    for index, evaluation in enumerate(recipe.evaluation):
+        report = _evaluate(model, recipe, evaluation, loaded, progress)
+        stem = report_stem(recipe, index)
+        folder.write(f"{stem}.json", report.to_json().encode())
+        folder.draw(f"{stem}.png", report.plot)
+        say(f"\n{report.table()}\n")
+        reports.append(report)
+    return reports
+
+
+def report_stem(recipe, index) -> str:
+    """Name of the files of an evaluation, without a suffix."""
+    return f"report_{recipe.evaluation[index].norm}" + (f"_{index}" if index else "")
+
+
+def save(recipe, folder, loaded, model, made, reports) -> hub.Card:
+    """Saves the kept model, with a card that states what the evaluations found, if they ran."""
+    measurements = [
+        measurement(report, epsilon, evaluation.seed)
+        for evaluation, report in zip(recipe.evaluation, reports, strict=False)
+        for epsilon in evaluation.epsilons
+    ]
+    card = _card(recipe, loaded, made, measurements)
+    return hub.save_model(model, folder / "model", card, overwrite=True)
 
 
 def _evaluate(model, recipe, evaluation, loaded, progress):
@@ -61,9 +90,11 @@ def _evaluate(model, recipe, evaluation, loaded, progress):
     )
 
 
-def _card(recipe, loaded, journal, measurements):
+def _card(recipe, loaded, made, measurements):
     architecture, arguments = build.architecture(recipe, loaded)
-    minutes = sum(row["seconds"] for row in journal.history) / 60
+    minutes = sum(row["seconds"] for row in made["history"]) / 60
+    done, epochs, starts = len(made["history"]), made["epochs"], made["starts"]
+    stopped = [f"The training was stopped after epoch {done} of {epochs}."] * (done < epochs)
     return {
         "name": recipe.name,
         "title": recipe.title,
@@ -74,16 +105,16 @@ def _card(recipe, loaded, journal, measurements):
         "classes": loaded.class_names,
         "licence": recipe.licence,
         "description": recipe.description,
-        "caveats": recipe.caveats,
+        "caveats": [*recipe.caveats, *stopped],
         "objective": repr(build.objective(recipe)),
-        "recipe": recipe.values,
+        "recipe": recipe.replaced({"training.epochs": epochs}).values,
         "measurements": measurements,
         "provenance": {
             "seed": recipe.training.seed,
-            "epochs": recipe.training.epochs,
-            "kept": journal.best,
+            "epochs": epochs,
+            "kept": made["kept"],
             "training_minutes": round(minutes, 1),
-            **{key: value for key, value in journal.starts[-1].items() if key != "after_epoch"},
-            "commit": ", ".join(dict.fromkeys(start["commit"] for start in journal.starts)),
+            **{key: value for key, value in starts[-1].items() if key not in _OF_A_BLOCK},
+            "commit": ", ".join(dict.fromkeys(start["commit"] for start in starts)),
         },
     }

@@ -5,10 +5,13 @@ import numpy as np
 from keras import ops
 
 from keras_pde import environment
+from keras_pde.compiled import step_by_step
 from keras_pde.recipes import curves
 from keras_pde.recipes.run_folder import BEST, CHECKPOINT, RUN
+from keras_pde.training import slots
 
 ROBUST = "val_robust_accuracy"
+_REHEARSAL = "rehearsal.npz"
 
 
 class Journal(keras.callbacks.Callback):
@@ -18,26 +21,44 @@ class Journal(keras.callbacks.Callback):
         folder: the `RunFolder`.
         robust: the `RobustModel` in training.
         facts: what `run.json` says beside the history.
-        validation: the recipe's, which says when held-out images are attacked, and which epoch is
-            kept.
-        max_minutes: stop before an epoch that would end later than so many minutes from now.
+        recipe: says when held-out images are attacked, which epoch is kept, and how many there are.
+        deadline: stop before an epoch that would end later, on the clock `time.monotonic`.
         say: function of a line of text.
         progress: function of (text, finished, total), or `None`.
         devices: of the training; their first process writes.
         evaluated: the `EvaluationWeights` of the training, which the checkpoint must not have.
+        followers: functions of the journal, called when an epoch is written down, with a method
+            `rehearse` that returns the seconds that one takes.
+
+    Attributes:
+        epochs: of the whole training; the recipe's, unless it was shortened to fit into minutes.
+        pace: what was measured for that.
+        history: one row an epoch.
+        best: the row of the epoch that is kept.
     """
 
     async_safe = True  # what it does after a batch may happen while the next one runs
 
     def __init__(
-        self, folder, robust, facts, validation, max_minutes, say, progress, devices, evaluated
+        self,
+        folder,
+        robust,
+        facts,
+        recipe,
+        deadline,
+        say,
+        progress,
+        devices,
+        evaluated,
+        followers=(),
     ):
         super().__init__()
         self.folder, self.robust, self.facts = folder, robust, facts
-        self.validation = validation
+        self.validation, self.epochs = recipe.validation, recipe.training.epochs
         self.say, self.progress, self.devices = say, progress, devices
-        self.evaluated = evaluated
-        self.deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
+        self.evaluated, self.followers = evaluated, followers
+        self.deadline = deadline
+        self.pace = None
         self.history: list[dict] = []
         self.best = None
         self.starts: list[dict] = []  # commit, versions and hardware of each process that trained
@@ -45,33 +66,59 @@ class Journal(keras.callbacks.Callback):
 
     # The state
 
-    def _state(self):
+    def variables(self):
+        """All that the next step depends on."""
         return [*self.robust.variables, *self.robust.optimizer.variables]
+
+    def values(self):
+        """Copies of their values, in the same order."""
+        with self.evaluated.training_weights():
+            return [np.array(ops.convert_to_numpy(v)) for v in self.variables()]
+
+    def progress_made(self):
+        """What a checkpoint and `run.json` say of the training so far."""
+        return {
+            "epochs": self.epochs,
+            "starts": self.starts,
+            "history": self.history,
+            "kept": self.best,
+        }
 
     def restore(self) -> int:
         """Takes up the state of the checkpoint, if there is one; number of finished epochs."""
         if not (self.folder / CHECKPOINT).exists():
             return 0
         arrays, facts = self.folder.read_arrays(CHECKPOINT)
-        variables = self._state()
-        found = [tuple(a.shape) for a in arrays]
+        variables = self.variables()
         expected = [tuple(v.shape) for v in variables]
+        # A momentum for which there was no room on the way here has no entries; it starts anew.
+        anew = {id(v) for v in slots.momentum(self.robust.optimizer)}
+        arrays = [
+            np.zeros(v.shape, a.dtype) if a.shape == (0,) and id(v) in anew else a
+            for v, a in zip(variables, arrays, strict=False)
+        ] + arrays[len(variables) :]
+        found = [tuple(a.shape) for a in arrays]
         if found != expected:
             raise ValueError(
                 f"Received {self.folder / CHECKPOINT} with {len(found)} arrays; expected those of "
                 f"this model and optimizer ({len(expected)}): the code changed since. Train anew."
             )
-        for variable, array in zip(variables, arrays, strict=True):
-            variable.assign(array)
-        self.history, self.best = facts["history"], facts["best"]
-        self.starts = facts["starts"]
+        self.assign(arrays)
+        self.history, self.best = facts["history"], facts["kept"]
+        self.starts, self.epochs = facts["starts"], facts["epochs"]
         return len(self.history)
+
+    def assign(self, values):
+        """Takes up values as `values` returns them."""
+        for variable, array in zip(self.variables(), values, strict=True):
+            variable.assign(array)
 
     # The callback
 
     def on_train_begin(self, logs=None):
         start = {"after_epoch": len(self.history), "commit": environment.commit()}
-        self.starts = [*self.starts, {**start, **environment.describe()}]
+        paced = {"pace": self.pace.described()} if self.pace else {}
+        self.starts = [*self.starts, {**start, **environment.describe(), **paced}]
         self._began = time.monotonic()
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -87,27 +134,39 @@ class Journal(keras.callbacks.Callback):
         row = {"epoch": epoch + 1, **{k: float(v) for k, v in logs.items()}}
         if not self._is_attacked(epoch + 1):
             del row[ROBUST]  # the callback repeats the last value; only measured ones count
-        row["learning_rate"] = float(ops.convert_to_numpy(self.robust.optimizer.learning_rate))
+        with step_by_step():
+            row["learning_rate"] = float(ops.convert_to_numpy(self.robust.optimizer.learning_rate))
         row["seconds"] = round(seconds, 2)
         self.history.append(row)
         self.devices.first_does(self._write, row)
-        if self.deadline is not None and epoch + 1 < self.params["epochs"]:
-            late = time.monotonic() + seconds > self.deadline
+        if self.deadline is not None and epoch + 1 < self.epochs:
+            # With what was written since.
+            late = 2 * time.monotonic() - self._began > self.deadline
             self.model.stop_training = self.devices.agree(late)
 
     def _write(self, row):
         # Files in the order of their dependence: the checkpoint makes the epoch count.
         if self._is_best(row):
             self.best = row
-            weights = [ops.convert_to_numpy(w) for w in self.robust.result.weights]
-            self.folder.write_arrays(BEST, weights, epoch=row["epoch"])
-        with self.evaluated.training_weights():
-            state = [np.array(ops.convert_to_numpy(v)) for v in self._state()]
-        facts = {"starts": self.starts, "history": self.history, "best": self.best}
-        self.folder.write_arrays(CHECKPOINT, state, **facts)
+            self.folder.write_arrays(BEST, self.result(), epoch=row["epoch"])
+        self.folder.write_arrays(CHECKPOINT, self.values(), **self.progress_made())
         self.write_facts("training")
         self._log_scalars(row)
+        for follow in self.followers:
+            follow(self)
         self.say(self._line(row))
+
+    def rehearse(self) -> float:
+        """Seconds of what is written after an epoch; nothing is left of it."""
+        began = time.monotonic()
+        for arrays in (self.result(), self.values()):
+            self.folder.write_arrays(_REHEARSAL, arrays)
+        (self.folder / _REHEARSAL).unlink()
+        return time.monotonic() - began + sum(f.rehearse(self) for f in self.followers)
+
+    def result(self):
+        """The weights to keep if this epoch is."""
+        return [ops.convert_to_numpy(w) for w in self.robust.result.weights]
 
     def _is_attacked(self, epoch):
         return epoch in (1, self.params["epochs"]) or epoch % self.validation.every == 0
@@ -129,8 +188,7 @@ class Journal(keras.callbacks.Callback):
 
     def write_facts(self, state):
         """Writes `run.json`."""
-        progress = {"starts": self.starts, "kept": self.best, "history": self.history}
-        self.folder.write_json(RUN, {**self.facts, "state": state, **progress})
+        self.folder.write_json(RUN, {**self.facts, "state": state, **self.progress_made()})
 
     def _line(self, row):
         epochs = self.params["epochs"]

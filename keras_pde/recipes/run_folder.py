@@ -1,6 +1,7 @@
 """The folder of a training: what it holds, and how it survives kills, full disks and rivals."""
 
 import contextlib
+import hashlib
 import io
 import json
 import os
@@ -162,10 +163,7 @@ class RunFolder:
 
     def write_arrays(self, name, arrays, **facts) -> None:
         """Replaces a file of arrays, with facts that belong to them."""
-        buffer = io.BytesIO()
-        named = {f"v{i}": array for i, array in enumerate(arrays)}
-        np.savez(buffer, facts=np.array(json.dumps(facts)), **named)
-        self.write(name, buffer.getvalue())
+        self.write(name, arrays_as_bytes(arrays, **facts))
 
     def read_arrays(self, name):
         """`(arrays, facts)` of `write_arrays`.
@@ -182,6 +180,20 @@ class RunFolder:
                 f"Received {self / name}, which is damaged ({error}); delete it to train from the "
                 "start, or bring back a copy."
             ) from error
+
+
+def digest(path) -> str:
+    """SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def arrays_as_bytes(arrays, **facts) -> bytes:
+    """An archive of arrays and facts, as `RunFolder.read_arrays` reads it."""
+    buffer = io.BytesIO()
+    named = {f"v{i}": array for i, array in enumerate(arrays)}
+    np.savez(buffer, facts=np.array(json.dumps(facts)), **named)
+    return buffer.getvalue()
 
 
 def _flat(values, prefix=""):

@@ -5,8 +5,11 @@ import inspect
 import itertools
 
 import keras
+from keras import ops
 
 from keras_pde.registry import unknown_name
+
+_STRETCH = "schedule_stretch"
 
 
 def constant(rate):
@@ -78,6 +81,47 @@ def create(name, arguments, steps):
     if name not in SCHEDULES:
         raise unknown_name("schedule", name, SCHEDULES)
     return call(SCHEDULES[name], arguments, f"schedule {name!r}")(steps)
+
+
+def make_adaptable(optimizer, schedule):
+    """Lets `adapt` change how many steps an optimizer's schedule takes; before it is built.
+
+    The factor is a variable of the optimizer, as its moments are: it is saved with them, and to
+    change it compiles nothing.
+    """
+    if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
+        stretch = optimizer.add_variable((), "ones", "float32", name=_STRETCH)
+        optimizer.learning_rate = Stretched(schedule, stretch)
+
+
+def adapt(optimizer, planned, steps):
+    """From here on, the schedules of a training of `planned` steps are those of so many."""
+    for variable in optimizer.variables:
+        if variable.name == _STRETCH:
+            variable.assign(planned / steps)
+
+
+@keras.saving.register_keras_serializable(package="keras_pde")
+class Stretched(keras.optimizers.schedules.LearningRateSchedule):
+    """`schedule(stretch * step)`, where `stretch` is a variable; a copy of it has none.
+
+    A stretch of 1 changes no bit: float32 holds all numbers of steps below 2^24.
+    """
+
+    def __init__(self, schedule, stretch=None):
+        self.schedule, self.stretch = schedule, stretch
+
+    def __call__(self, step):
+        if self.stretch is None:
+            return self.schedule(step)
+        return self.schedule(ops.cast(step, "float32") * ops.convert_to_tensor(self.stretch))
+
+    def get_config(self):
+        return {"schedule": keras.optimizers.schedules.serialize(self.schedule)}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(keras.optimizers.schedules.deserialize(config["schedule"]))
 
 
 def call(function, arguments, what):

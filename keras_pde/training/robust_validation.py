@@ -70,10 +70,20 @@ class RobustValidation(keras.callbacks.Callback):
         if logs is not None:
             logs[self.name] = self.last
 
-    def measure(self) -> float:
-        """Share of the images that are classified correctly and stay so under the attack."""
+    def measure(self, y=None) -> float:
+        """Share of the images that are classified correctly and stay so under the attack.
+
+        Args:
+            y: integer labels `(n,)` to use in place of the callback's.
+        """
+        y = self.y if y is None else y
+        result = self.attack(self.target, self.x, y, batch_size=self.batch_size)
+        return float(result.robust_accuracy)
+
+    @property
+    def target(self) -> Target:
+        """The model as the attack sees it; what is compiled for one epoch serves all."""
         model = getattr(self.model, "result", self.model)
         if self._target is None or self._target.model is not model:
             self._target = Target(model, self.x)
-        result = self.attack(self._target, self.x, self.y, batch_size=self.batch_size)
-        return float(result.robust_accuracy)
+        return self._target

@@ -64,6 +64,14 @@ def nested(optimizer):
         yield from nested(part)
 
 
+def momentum(optimizer):
+    """What a built optimizer remembers of gradients, linearly: coarse values and zeros will do."""
+    for part in nested(optimizer):
+        for name, entries in _slots(part).items():
+            if _KINDS.get(name) == "gradients":
+                yield from entries
+
+
 def undecided(optimizer):
     """Whether it is of several that are only known when it is built."""
     return hasattr(optimizer, "optimizers") and not optimizer.built

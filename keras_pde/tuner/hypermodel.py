@@ -5,7 +5,7 @@ from typing import Any
 import keras
 
 from keras_pde.recipes import Recipe, build
-from keras_pde.recipes.train import fit
+from keras_pde.recipes.course import Course
 from keras_pde.training import slots
 from keras_pde.tuner.extra import keras_tuner, require
 from keras_pde.tuner.space import corners, spaces
@@ -106,16 +106,8 @@ class RobustHyperModel(_Base):
             slots.skip(model.optimizer, initial_epoch * batches.steps_per_epoch)
             if model.averaged is not None:
                 model.averaged.set_weights(model.model.get_weights())
-        return fit(
-            recipe,
-            model,
-            batches,
-            self.held_out,
-            callbacks,
-            initial_epoch,
-            epochs,
-            **kwargs,
-        )
+        course = Course(recipe, model, batches, self.held_out)
+        return course.run(callbacks, initial_epoch, epochs or recipe.training.epochs, **kwargs)
 
 
 def without_search(recipe: Recipe) -> Recipe:

@@ -1,0 +1,129 @@
+import io
+import json
+from pathlib import Path
+
+from keras_pde import data as datasets
+from keras_pde import parts
+from keras_pde.evaluation import Report
+from keras_pde.offline.parcel import STATE, WEIGHTS
+from keras_pde.recipes import Recipe, RunFolder, curves
+from keras_pde.recipes.finish import attack, kept_model, report_stem, save
+from keras_pde.recipes.run_folder import BEST, CHECKPOINT, RECIPE, RUN, digest
+
+_NOT_OF_A_RUN = ("recipe", "parts", "state_without", "attacked")
+
+
+def collect(
+    returned, out, *, evaluate=False, data_dir=None, download=False, say=print, progress=None
+) -> RunFolder:
+    """Makes what came back from an offline training into a run.
+
+    The run's folder is one that `recipes.train` could have left: its `model/` can be loaded and
+    attacked, it is published once it is measured, and another block goes on with it. What came back
+    from an offline evaluation joins the run whose model was attacked.
+
+    Args:
+        returned: folder of the files that came back.
+        out: the run's folder: a new one, or, after an evaluation, that run's.
+        evaluate: whether to run the recipe's evaluations now.
+        data_dir, download: as in `keras_pde.data.load`: the data say what the classes are.
+        say: function of a line of text.
+        progress: function of (text, finished, total), or `None`.
+
+    Returns:
+        The `RunFolder`.
+
+    Raises:
+        FileNotFoundError: files are missing; nothing was written.
+        ValueError: files are damaged or of different epochs, or the run is another one.
+
+    Example:
+
+    >>> run = kp.offline.collect("came_back", "runs/cifar10-linf")
+    >>> model = kp.load_model(run / "model")
+    """
+    returned, folder = Path(returned), RunFolder(out)
+    facts = _facts(returned)
+    recipe = Recipe.of(facts["recipe"])
+    with folder.locked():
+        if "attacked" in facts:
+            reports = _joined_reports(returned, folder, recipe, facts)
+        else:
+            folder.check(recipe, resume=False)
+            _write_run(returned, folder, recipe, facts)
+            reports = []
+        loaded = datasets.load(recipe.data.name, data_dir=data_dir, download=download)
+        model = kept_model(recipe, folder, loaded)
+        if evaluate:
+            reports = attack(recipe, folder, loaded, model, say, progress)
+        made = folder.read_json(RUN)
+        save(recipe, folder, loaded, model, made, reports)
+        done = len(made["history"]) == made["epochs"]
+        complete = done and len(reports) == len(recipe.evaluation) > 0
+        folder.write_json(
+            RUN, {**made, "state": "finished" if complete else "trained" if done else "stopped"}
+        )
+    say(
+        f"{folder.path}: epoch {made['kept']['epoch']} is kept, {len(made['history'])} of "
+        f"{made['epochs']} are done, {len(reports)} of {len(recipe.evaluation)} evaluations."
+    )
+    return folder
+
+
+def _facts(returned):
+    path = returned / RUN
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"Received the folder {returned} without {RUN}; expected all files that an offline run "
+            "left in its --out. Without it no epoch was finished, or it did not come back."
+        )
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts["history"], facts["kept"], facts["epochs"], facts["parts"], facts["recipe"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"Received {path}, which is damaged or none of an offline run ({error!r}); bring it "
+            "again."
+        ) from error
+    return facts
+
+
+def _write_run(returned, folder, recipe, facts):
+    """The files of a run, as they were there but for the rounding on the way."""
+    archives = {}
+    for name, stem in ((BEST, WEIGHTS), (CHECKPOINT, STATE)):
+        listed = facts["parts"][stem.removesuffix(".npz")]
+        if listed:
+            fix = "bring these files again; if their epochs differ, the process was ended as it "
+            fix += "replaced them"
+            parts.check(returned, listed, f"the archive {stem} in {returned}", fix)
+            buffer = io.BytesIO()
+            parts.join(returned, listed, buffer)
+            archives[name] = buffer.getvalue()
+    for name, data in archives.items():
+        folder.write(name, data)
+    folder.write(RECIPE, recipe.to_toml().encode())
+    folder.write_json(RUN, {k: v for k, v in facts.items() if k not in _NOT_OF_A_RUN})
+    title, kept = facts["title"], facts["kept"]["epoch"]
+    folder.draw("curves.png", lambda file: curves.plot(facts["history"], file, title, kept))
+
+
+def _joined_reports(returned, folder, recipe, facts):
+    """The reports of a run's model, copied to the run."""
+    if not (folder / BEST).is_file() or digest(folder / BEST) != facts["attacked"]:
+        raise ValueError(
+            f"Received the run {folder.path}, whose {BEST} is not what was attacked there; "
+            "expected the folder that was packed with --evaluate."
+        )
+    names = [f"{report_stem(recipe, i)}.json" for i in range(len(recipe.evaluation))]
+    missing = [name for name in names if not (returned / name).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"Received {returned} without {', '.join(missing)}; expected one report of each "
+            "[[evaluation]]: the others were not finished in time."
+        )
+    reports = [Report.from_json(returned / name) for name in names]
+    for name, report in zip(names, reports, strict=True):
+        folder.write(name, report.to_json().encode())
+        folder.draw(name.replace(".json", ".png"), report.plot)
+    return reports

@@ -1,0 +1,186 @@
+import json
+import math
+import shutil
+import tarfile
+import tempfile
+import zipapp
+from pathlib import Path
+
+import keras_pde
+from keras_pde import data as datasets
+from keras_pde import environment
+from keras_pde.offline.machine import Machine, fetch
+from keras_pde.parts import Parts
+from keras_pde.recipes import RunFolder, build
+from keras_pde.recipes.run_folder import BEST, CHECKPOINT, RECIPE, RUN
+
+STEM, MANIFEST, STARTER = "bundle", "bundles.json", "offline.pyz"
+FORMAT = 1
+_BESIDE = 200_000  # bytes, more than what travels beside the bundles
+_PACKAGE = Path(keras_pde.__file__).parent
+
+
+def pack(
+    recipe,
+    out,
+    *,
+    have=None,
+    python=None,
+    bring=(),
+    max_mb=60,
+    resume=None,
+    evaluate=False,
+    data_dir=None,
+    download=False,
+    overwrite=False,
+    say=print,
+) -> dict:
+    """Writes all that a machine without a network needs to train a recipe.
+
+    The folder then holds
+
+        offline.pyz     unpacks and trains there: python3 offline.pyz run --max-minutes 8 --out OUT
+        bundles.json    sizes and SHA-256 of the bundles, and what is in them
+        bundle.001, ... one tar file, cut: the package, the wheels that the machine lacks, the
+                        recipe, the data, and a run that goes on
+
+    Args:
+        recipe: a `Recipe`.
+        out: folder to write to; new or empty.
+        have: file with what the machine has, see `Machine.read`; `None` for Python alone.
+        python: its Python version, such as "3.12", if the file does not say so.
+        bring: further requirements to bring, or to bring although the machine has them.
+        max_mb: every bundle has fewer megabytes (10^6 bytes) than this, with the files beside it.
+        resume: folder of a run that goes on there, as `collect` or `recipes.train` left it.
+        evaluate: bring the test images instead, to attack the trained model of `resume`.
+        data_dir, download: as in `keras_pde.data.load`.
+        overwrite: replace bundles that are in the folder.
+        say: function of a line of text.
+
+    Returns:
+        The contents of bundles.json.
+
+    Raises:
+        ValueError: an argument or the recipe is not fit for it, or a wheel cannot be had.
+        FileExistsError: the folder holds something.
+        FileNotFoundError: the data or the run are absent.
+
+    Example:
+
+    >>> recipe = kp.recipes.load("zoo/recipes/cifar10-linf.toml")
+    >>> kp.offline.pack(recipe, "to_carry", have="probe.json", max_mb=60)
+    """
+    if not 0.5 <= max_mb < math.inf:
+        raise ValueError(f"Received max_mb={max_mb!r}; expected megabytes, at least 0.5.")
+    if recipe.training.backend not in ("", "jax"):
+        raise ValueError(
+            f"Received a recipe for the backend {recipe.training.backend!r}; offline trainings "
+            "run on JAX: leave training.backend out."
+        )
+    if "from" in recipe.model.arguments:
+        raise ValueError(
+            "Received a recipe that starts from another model, which is not carried along; "
+            "expected [model] with a name."
+        )
+    if evaluate and (resume is None or not recipe.evaluation):
+        raise ValueError(
+            "Received evaluate=True (--evaluate) without a run to attack (--resume RUN) or without "
+            "[[evaluation]] in the recipe; expected both."
+        )
+    build.check(recipe.replaced({"training.backend": ""}))
+    machine = Machine.read(have, python)
+    out = Path(out)
+    there = [p for p in out.glob("*") if not _is_ours(p)] or (not overwrite and [*out.glob("*")])
+    if there:
+        raise FileExistsError(
+            f"Received the folder {out}, which holds {there[0].name}; expected a new one, or "
+            "overwrite=True (--overwrite) to replace bundles."
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".pack-", dir=out) as scratch:
+        staging = Path(scratch) / "content"
+        staging.mkdir()
+        done = _add_run(staging, recipe, resume, evaluate) if resume else 0
+        _add_code(staging)
+        (staging / "wheels").mkdir()
+        needed = fetch(machine, staging / "wheels", bring, say)
+        (staging / RECIPE).write_text(recipe.to_toml(), encoding="utf-8")
+        say(f"Packing {recipe.data.name} ...")
+        packed = datasets.pack(
+            recipe.data.name,
+            staging / "data",
+            max_mb=2**20,
+            data_dir=data_dir,
+            download=download,
+            splits=("test",) if evaluate else ("train",),
+        )
+        parts = Parts(Path(scratch), STEM, math.ceil(max_mb * 10**6) - _BESIDE, say)
+        with parts, tarfile.open(fileobj=parts, mode="w|") as archive:
+            for path in sorted(staging.rglob("*")):
+                archive.add(path, path.relative_to(staging), recursive=False, filter=_anonymous)
+        manifest = {
+            "format": FORMAT,
+            "title": recipe.title,
+            "keras_pde": environment.version("keras_pde"),
+            "commit": environment.commit(),
+            "python": machine.python,
+            "needed": needed,
+            "wheels": sorted(path.name for path in (staging / "wheels").iterdir()),
+            "data": packed["name"],
+            "task": "evaluate" if evaluate else "train",
+            "finished_epochs": done,
+            "bundles": parts.written,
+        }
+        (Path(scratch) / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
+        _write_starter(Path(scratch))
+        for old in filter(_is_ours, [*out.glob("*")]):
+            old.unlink()
+        for name in (STARTER, *(part["file"] for part in parts.written), MANIFEST):
+            (Path(scratch) / name).rename(out / name)
+    return manifest
+
+
+def _is_ours(path):
+    return path.name in (STARTER, MANIFEST) or path.match(f"{STEM}.[0-9][0-9][0-9]")
+
+
+def _add_run(staging, recipe, resume, evaluate):
+    """Copies what another block needs of a run; how many epochs it has finished."""
+    run = RunFolder(resume)
+    run.check(recipe, resume=True)
+    needed = [RUN, BEST] if evaluate else [RUN, BEST, CHECKPOINT]
+    missing = [name for name in needed if not (run / name).exists()]
+    if missing:
+        raise FileNotFoundError(
+            f"Received the run {run.path} without {missing}; expected one with all that the next "
+            "block depends on."
+        )
+    (staging / "run").mkdir()
+    for name in (RECIPE, *needed):
+        shutil.copyfile(run / name, staging / "run" / name)
+    return len(run.read_json(RUN)["history"])
+
+
+def _add_code(staging):
+    """This package, which remembers the commit that it is of."""
+    target = staging / "code" / "keras_pde"
+    shutil.copytree(_PACKAGE, target, ignore=shutil.ignore_patterns("__pycache__"))
+    (target / environment.COMMIT).write_text(environment.commit() + "\n", encoding="utf-8")
+
+
+def _write_starter(scratch):
+    """A program of the standard library: what unpacks the rest there."""
+    source = scratch / "starter"
+    source.mkdir()
+    shutil.copyfile(_PACKAGE / "offline" / "starter.py", source / "__main__.py")
+    shutil.copyfile(_PACKAGE / "parts.py", source / "parts.py")
+    zipapp.create_archive(source, scratch / STARTER)
+
+
+def _anonymous(entry):
+    """The same bytes whoever packs, and whenever."""
+    entry.uid = entry.gid = 0
+    entry.uname = entry.gname = ""
+    entry.mtime = 0
+    entry.mode = 0o755 if entry.isdir() else 0o644
+    return entry

@@ -1,0 +1,143 @@
+"""Becomes `__main__` of offline.pyz: checks and unpacks bundles, then hands over to their content.
+
+Standard library only; `parts` lies beside this file there.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import shutil
+import sys
+import tarfile
+import time
+import zipfile
+from pathlib import Path
+
+import parts
+
+FORMAT = 1
+
+
+def main():
+    began = time.time()
+    parser = argparse.ArgumentParser(
+        prog="offline.pyz",
+        description="Trains, or attacks, what was packed. The bundles lie beside this file.",
+    )
+    parser.add_argument(
+        "action", choices=("check", "run"), help="check: which bundles have come; run: do it"
+    )
+    parser.add_argument("--bundles", metavar="DIR", help="folder of the bundles, if it is another")
+    parser.add_argument("--work", metavar="DIR", help="where to unpack (default: work, beside)")
+    arguments, others = parser.parse_known_args()
+    folder = Path(arguments.bundles or Path(sys.argv[0]).resolve().parent)
+    work = Path(arguments.work or folder / "work").resolve()
+    try:
+        manifest = _manifest(folder)
+        if arguments.action == "check":
+            _check(folder, manifest)
+            print(f"All {len(manifest['bundles'])} bundles are here, and sound.")
+            return 0
+        _check_python(manifest)
+        _unpack(folder, manifest, work)
+        sys.path[:0] = [str(work / "code"), str(work / "site")]
+        _check_packages(manifest)
+    except (OSError, ValueError, KeyError, tarfile.TarError) as error:
+        print(f"offline: error: {error}", file=sys.stderr)
+        return 1
+    os.environ["KERAS_BACKEND"] = "jax"
+    from keras_pde.offline.run import main as run
+
+    return run(work, manifest, others, began)
+
+
+def _manifest(folder):
+    path = folder / "bundles.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"Received the folder {folder} without bundles.json; expected what `keras-pde offline "
+            "pack` wrote. Copy that file too."
+        )
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        sound = manifest["format"] == FORMAT and parts.are_sound(manifest["bundles"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"Received {path}, which is damaged ({error!r}); copy it again.") from None
+    if not sound:
+        raise ValueError(f"Received {path}, which is damaged or of another version; pack again.")
+    return manifest
+
+
+def _check(folder, manifest):
+    parts.check(folder, manifest["bundles"], f"the bundles in {folder}", "copy these again")
+
+
+def _check_python(manifest):
+    here = "{}.{}".format(*sys.version_info[:2])
+    binary = [name for name in manifest["wheels"] if not name.endswith("-none-any.whl")]
+    if here != manifest["python"] and binary:
+        raise ValueError(
+            f"Received bundles for Python {manifest['python']}, with {binary[0]}; this is {here}: "
+            f"pack again with --python {here}, or start this with the other one."
+        )
+
+
+def _unpack(folder, manifest, work):
+    """Unpacks once: into a folder that appears complete or not at all."""
+    digest = json.dumps(manifest["bundles"])
+    stamp = work / "unpacked.json"
+    if stamp.is_file() and stamp.read_text(encoding="utf-8") == digest:
+        return
+    if work.exists() and any(work.iterdir()):
+        raise ValueError(
+            f"Received the folder {work}, which holds something else, such as a run of other "
+            "bundles; pass another with --work, or delete it."
+        )
+    _check(folder, manifest)
+    staging = work.with_name(f".{work.name}.{os.getpid()}")
+    try:
+        staging.mkdir(parents=True)
+        joined = staging / "joined.tar"
+        with joined.open("wb") as file:
+            parts.join(folder, manifest["bundles"], file)
+        with tarfile.open(joined) as archive:
+            archive.extractall(staging, filter="data")
+        joined.unlink()
+        for wheel in sorted((staging / "wheels").glob("*.whl")):
+            _install(wheel, staging / "site")
+        (staging / "unpacked.json").write_text(digest, encoding="utf-8")
+        if work.exists():
+            work.rmdir()
+        staging.rename(work)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _install(wheel, site):
+    """A wheel is an archive of site-packages; its NAME.data has what belongs elsewhere."""
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    for extra in site.glob("*.data"):
+        for kind in ("purelib", "platlib"):
+            if (extra / kind).is_dir():
+                shutil.copytree(extra / kind, site, dirs_exist_ok=True)
+        shutil.rmtree(extra)
+
+
+def _check_packages(manifest):
+    missing = []
+    for name in manifest["needed"]:
+        try:
+            importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(name)
+    if missing:
+        raise ValueError(
+            f"Received bundles without {', '.join(missing)}, which this machine lacks: pack again "
+            f"with --have and the probe's output from here, or with --bring {' '.join(missing)}."
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

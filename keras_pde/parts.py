@@ -1,0 +1,108 @@
+"""Files cut into numbered parts below a size, checked and joined again.
+
+Standard library only: `keras_pde.offline` takes this file to machines that have nothing else.
+"""
+
+import hashlib
+import os
+import shutil
+
+MOST = 999  # three digits
+
+
+class Parts:
+    """A file to write to, kept as STEM.001, STEM.002, ... of at most `limit` bytes each.
+
+    Args:
+        folder: a `pathlib.Path`.
+        stem: of the parts' names.
+        limit: bytes of a part.
+        say: function of a line of text, or `None`.
+
+    Attributes:
+        written: file name, bytes and SHA-256 of each part.
+    """
+
+    def __init__(self, folder, stem, limit, say=None):
+        self.folder, self.stem, self.limit, self.say = folder, stem, limit, say
+        self.written = []
+        self._rest = bytearray()
+
+    def write(self, data):
+        self._rest += data
+        while len(self._rest) >= self.limit:
+            self._finish(self._rest[: self.limit])
+            del self._rest[: self.limit]
+        return len(data)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        if kind is None and self._rest:
+            self._finish(self._rest)
+
+    def _finish(self, data):
+        number = len(self.written) + 1
+        if number > MOST:
+            raise ValueError(
+                f"Received a size of {self.limit + 1} bytes a part, which makes more than {MOST} "
+                "parts; expected fewer. Pass a larger max_mb (--max-mb)."
+            )
+        name = f"{self.stem}.{number:03d}"
+        (self.folder / name).write_bytes(data)
+        digest = hashlib.sha256(data).hexdigest()
+        self.written.append({"file": name, "bytes": len(data), "sha256": digest})
+        if self.say:
+            self.say(f"{name}: {len(data)} bytes")
+
+
+def are_sound(parts) -> bool:
+    """Whether a manifest's list of parts is what `Parts.written` says."""
+    return len(parts) > 0 and all(
+        os.path.basename(part["file"]) == part["file"]
+        and part["bytes"] > 0
+        and len(part["sha256"]) == 64
+        for part in parts
+    )
+
+
+def check(folder, parts, where, fix):
+    """Refuses parts that are not all there, as they were written.
+
+    Raises:
+        FileNotFoundError: some are missing; the message has their numbers.
+        ValueError: some are damaged.
+    """
+    missing, damaged = [], []
+    for number, part in enumerate(parts, 1):
+        path = folder / part["file"]
+        if not path.is_file():
+            missing.append(number)
+        elif path.stat().st_size != part["bytes"]:
+            damaged.append(f"{number} ({path.stat().st_size} of {part['bytes']} bytes)")
+        elif _digest(path) != part["sha256"]:
+            damaged.append(f"{number} (another SHA-256)")
+    if not missing and not damaged:
+        return
+    found = []
+    if missing:
+        found.append(f"missing {', '.join(map(str, missing))}")
+    if damaged:
+        found.append(f"damaged {', '.join(damaged)}")
+    raise (ValueError if damaged else FileNotFoundError)(
+        f"Received {where} of {len(parts)} parts: {'; '.join(found)}. "
+        f"Expected {parts[0]['file']} and so on, as written: {fix}."
+    )
+
+
+def join(folder, parts, target):
+    """Writes the parts, one after another, to an open file."""
+    for part in parts:
+        with (folder / part["file"]).open("rb") as source:
+            shutil.copyfileobj(source, target)
+
+
+def _digest(path):
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
