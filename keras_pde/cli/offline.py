@@ -40,7 +40,7 @@ def _add_pack(actions, debug):
         "there, in as many turns as it takes, and run python3 offline.pyz run --max-minutes 8 "
         "--out OUT.",
     )
-    parser.add_argument("recipe", help="TOML file")
+    parser.add_argument("recipes", nargs="+", metavar="RECIPE", help="TOML files, on the same data")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write to")
     parser.add_argument(
         "--max-mb",
@@ -110,8 +110,11 @@ def _add_collect(actions, debug):
 
 
 def _pack(arguments):
+    stems = [Path(path).stem for path in arguments.recipes]
+    if len(set(stems)) < len(stems):
+        raise ValueError(f"Received recipes named {stems}; expected different names.")
     manifest = offline.pack(
-        changed(arguments),
+        {Path(path).stem: changed(path, arguments) for path in arguments.recipes},
         arguments.out,
         have=arguments.have,
         python=arguments.python,

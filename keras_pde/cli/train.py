@@ -57,7 +57,7 @@ def _devices(text):
 
 
 def _train(arguments):
-    recipe = changed(arguments)
+    recipe = changed(arguments.recipe, arguments)
     out = Path(arguments.out or Path("runs") / Path(arguments.recipe).stem)
     with progress_bar() as progress:
         folder = recipes.train(
@@ -76,9 +76,9 @@ def _train(arguments):
         say(f"\nNext:\n  keras-pde show {out}/model\n  keras-pde evaluate {out}/model")
 
 
-def changed(arguments):
+def changed(path, arguments):
     """The recipe with the values that the command line gives instead."""
-    recipe = recipes.load(arguments.recipe)
+    recipe = recipes.load(path)
     changes = {
         "training.epochs": arguments.epochs,
         "data.limit": arguments.limit,

@@ -73,7 +73,7 @@ def _tune(arguments):
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     shortened = {"training.epochs": arguments.epochs, "data.limit": arguments.limit}
     arguments.epochs = arguments.limit = None
-    recipe = changed(arguments)
+    recipe = changed(arguments.recipe, arguments)
     out = Path(arguments.out or Path("runs") / f"{Path(arguments.recipe).stem}-search")
     with _live_table() as show:
         trials = tuner.search(

@@ -8,7 +8,7 @@ from keras_pde.evaluation import Report
 from keras_pde.offline.parcel import STATE, WEIGHTS
 from keras_pde.recipes import Recipe, RunFolder, curves
 from keras_pde.recipes.finish import attack, kept_model, report_stem, save
-from keras_pde.recipes.run_folder import BEST, CHECKPOINT, RECIPE, RUN, digest
+from keras_pde.recipes.run_folder import BEST, CHECKPOINT, RECIPE, RUN, digest, read_arrays
 
 _NOT_OF_A_RUN = ("recipe", "parts", "state_without", "attacked")
 
@@ -90,22 +90,31 @@ def _facts(returned):
 
 def _write_run(returned, folder, recipe, facts):
     """The files of a run, as they were there but for the rounding on the way."""
-    archives = {}
-    for name, stem in ((BEST, WEIGHTS), (CHECKPOINT, STATE)):
-        listed = facts["parts"][stem.removesuffix(".npz")]
-        if listed:
-            fix = "bring these files again; if their epochs differ, the process was ended as it "
-            fix += "replaced them"
-            parts.check(returned, listed, f"the archive {stem} in {returned}", fix)
-            buffer = io.BytesIO()
-            parts.join(returned, listed, buffer)
-            archives[name] = buffer.getvalue()
-    for name, data in archives.items():
-        folder.write(name, data)
+    weights, state = (
+        _arrays(returned, stem, facts["parts"][stem.removesuffix(".npz")])
+        for stem in (WEIGHTS, STATE)
+    )
+    progress = {key: facts[key] for key in ("epochs", "starts", "history", "kept")}
+    folder.write_arrays(BEST, weights, epoch=facts["kept"]["epoch"])
+    if state:
+        folder.write_arrays(CHECKPOINT, state, **progress)
     folder.write(RECIPE, recipe.to_toml().encode())
     folder.write_json(RUN, {k: v for k, v in facts.items() if k not in _NOT_OF_A_RUN})
     title, kept = facts["title"], facts["kept"]["epoch"]
     folder.draw("curves.png", lambda file: curves.plot(facts["history"], file, title, kept))
+
+
+def _arrays(returned, stem, listed):
+    """The arrays of an archive whose parts came back; none if it was left out."""
+    if not listed:
+        return []
+    fix = "bring these files again; if they are of other epochs, the process was ended while it "
+    fix += "replaced them"
+    parts.check(returned, listed, f"the archive {stem} in {returned}", fix)
+    buffer = io.BytesIO()
+    parts.join(returned, listed, buffer)
+    buffer.seek(0)
+    return read_arrays(buffer)[0]
 
 
 def _joined_reports(returned, folder, recipe, facts):

@@ -11,7 +11,7 @@ from keras_pde import data as datasets
 from keras_pde import environment
 from keras_pde.offline.machine import Machine, fetch
 from keras_pde.parts import Parts
-from keras_pde.recipes import RunFolder, build
+from keras_pde.recipes import Recipe, RunFolder, build
 from keras_pde.recipes.run_folder import BEST, CHECKPOINT, RECIPE, RUN
 
 STEM, MANIFEST, STARTER = "bundle", "bundles.json", "offline.pyz"
@@ -21,7 +21,7 @@ _PACKAGE = Path(keras_pde.__file__).parent
 
 
 def pack(
-    recipe,
+    recipes,
     out,
     *,
     have=None,
@@ -35,23 +35,24 @@ def pack(
     overwrite=False,
     say=print,
 ) -> dict:
-    """Writes all that a machine without a network needs to train a recipe.
+    """Writes all that a machine without a network needs to train recipes.
 
     The folder then holds
 
         offline.pyz     unpacks and trains there: python3 offline.pyz run --max-minutes 8 --out OUT
         bundles.json    sizes and SHA-256 of the bundles, and what is in them
         bundle.001, ... one tar file, cut: the package, the wheels that the machine lacks, the
-                        recipe, the data, and a run that goes on
+                        recipes, the data, and a run that goes on
 
     Args:
-        recipe: a `Recipe`.
+        recipes: a `Recipe`, or name -> `Recipe` for several on the same data.
         out: folder to write to; new or empty.
         have: file with what the machine has, see `Machine.read`; `None` for Python alone.
         python: its Python version, such as "3.12", if the file does not say so.
         bring: further requirements to bring, or to bring although the machine has them.
         max_mb: every bundle has fewer megabytes (10^6 bytes) than this, with the files beside it.
-        resume: folder of a run that goes on there, as `collect` or `recipes.train` left it.
+        resume: folder of a run that goes on there, as `collect` or `recipes.train` left it; of a
+            single recipe.
         evaluate: bring the test images instead, to attack the trained model of `resume`.
         data_dir, download: as in `keras_pde.data.load`.
         overwrite: replace bundles that are in the folder.
@@ -72,22 +73,9 @@ def pack(
     """
     if not 0.5 <= max_mb < math.inf:
         raise ValueError(f"Received max_mb={max_mb!r}; expected megabytes, at least 0.5.")
-    if recipe.training.backend not in ("", "jax"):
-        raise ValueError(
-            f"Received a recipe for the backend {recipe.training.backend!r}; offline trainings "
-            "run on JAX: leave training.backend out."
-        )
-    if "from" in recipe.model.arguments:
-        raise ValueError(
-            "Received a recipe that starts from another model, which is not carried along; "
-            "expected [model] with a name."
-        )
-    if evaluate and (resume is None or not recipe.evaluation):
-        raise ValueError(
-            "Received evaluate=True (--evaluate) without a run to attack (--resume RUN) or without "
-            "[[evaluation]] in the recipe; expected both."
-        )
-    build.check(recipe.replaced({"training.backend": ""}))
+    if isinstance(recipes, Recipe):
+        recipes = {"recipe": recipes}
+    _check(recipes, resume, evaluate)
     machine = Machine.read(have, python)
     out = Path(out)
     there = [p for p in out.glob("*") if not _is_ours(p)] or (not overwrite and [*out.glob("*")])
@@ -100,14 +88,17 @@ def pack(
     with tempfile.TemporaryDirectory(prefix=".pack-", dir=out) as scratch:
         staging = Path(scratch) / "content"
         staging.mkdir()
-        done = _add_run(staging, recipe, resume, evaluate) if resume else 0
+        done = _add_run(staging, *recipes, RunFolder(resume), evaluate) if resume else 0
         _add_code(staging)
         (staging / "wheels").mkdir()
         needed = fetch(machine, staging / "wheels", bring, say)
-        (staging / RECIPE).write_text(recipe.to_toml(), encoding="utf-8")
-        say(f"Packing {recipe.data.name} ...")
+        (staging / "recipes").mkdir()
+        for name, recipe in recipes.items():
+            (staging / "recipes" / f"{name}.toml").write_text(recipe.to_toml(), encoding="utf-8")
+        (data,) = {recipe.data.name for recipe in recipes.values()}
+        say(f"Packing {data} ...")
         packed = datasets.pack(
-            recipe.data.name,
+            data,
             staging / "data",
             max_mb=2**20,
             data_dir=data_dir,
@@ -120,7 +111,7 @@ def pack(
                 archive.add(path, path.relative_to(staging), recursive=False, filter=_anonymous)
         manifest = {
             "format": FORMAT,
-            "title": recipe.title,
+            "recipes": list(recipes),
             "keras_pde": environment.version("keras_pde"),
             "commit": environment.commit(),
             "python": machine.python,
@@ -144,20 +135,56 @@ def _is_ours(path):
     return path.name in (STARTER, MANIFEST) or path.match(f"{STEM}.[0-9][0-9][0-9]")
 
 
-def _add_run(staging, recipe, resume, evaluate):
-    """Copies what another block needs of a run; how many epochs it has finished."""
-    run = RunFolder(resume)
+def _check(recipes, resume, evaluate):
+    for recipe in recipes.values():
+        if recipe.training.backend not in ("", "jax"):
+            raise ValueError(
+                f"Received a recipe for the backend {recipe.training.backend!r}; offline trainings "
+                "run on JAX: leave training.backend out."
+            )
+        if "from" in recipe.model.arguments:
+            raise ValueError(
+                "Received a recipe that starts from another model, which is not carried along; "
+                "expected [model] with a name."
+            )
+        build.check(recipe.replaced({"training.backend": ""}))
+    data = {recipe.data.name for recipe in recipes.values()}
+    if len(data) != 1:
+        raise ValueError(f"Received recipes on {sorted(data)}; expected one data set in a pack.")
+    if resume is not None and len(recipes) != 1:
+        raise ValueError(
+            f"Received {len(recipes)} recipes with a run to go on with; expected its recipe alone."
+        )
+    if evaluate and (resume is None or not all(r.evaluation for r in recipes.values())):
+        raise ValueError(
+            "Received evaluate=True (--evaluate) without a run to attack (--resume RUN) or without "
+            "[[evaluation]] in the recipe; expected both."
+        )
+    if resume is not None:
+        _check_run(RunFolder(resume), *recipes.values(), evaluate)
+
+
+def _check_run(run, recipe, evaluate):
+    """Refuses a run without what another block needs."""
     run.check(recipe, resume=True)
-    needed = [RUN, BEST] if evaluate else [RUN, BEST, CHECKPOINT]
-    missing = [name for name in needed if not (run / name).exists()]
+    missing = [name for name in _needed(evaluate) if not (run / name).exists()]
     if missing:
         raise FileNotFoundError(
             f"Received the run {run.path} without {missing}; expected one with all that the next "
             "block depends on."
         )
-    (staging / "run").mkdir()
-    for name in (RECIPE, *needed):
-        shutil.copyfile(run / name, staging / "run" / name)
+
+
+def _needed(evaluate):
+    return [RECIPE, RUN, BEST] + [CHECKPOINT] * (not evaluate)
+
+
+def _add_run(staging, name, run, evaluate):
+    """Copies the files of a run; how many epochs it has finished."""
+    target = staging / "runs" / name
+    target.mkdir(parents=True)
+    for file in _needed(evaluate):
+        shutil.copyfile(run / file, target / file)
     return len(run.read_json(RUN)["history"])
 
 

@@ -155,10 +155,10 @@ def half(array):
 
 
 def _packed_weights(journal):
-    weights, facts = journal.result(), {}
+    weights = journal.result()
     if journal.best:  # which may be an earlier epoch's
-        weights, facts = journal.folder.read_arrays(BEST)
-    return arrays_as_bytes([half(np.asarray(a)) for a in weights], **facts)
+        weights, _ = journal.folder.read_arrays(BEST)
+    return arrays_as_bytes([half(np.asarray(a)) for a in weights])
 
 
 def _packed_state(journal, left_out):
@@ -173,7 +173,7 @@ def _packed_state(journal, left_out):
         elif id(variable) in momentum or id(variable) in averages:
             value = half(value)
         values.append(value)
-    return arrays_as_bytes(values, **journal.progress_made())
+    return arrays_as_bytes(values)  # without facts, which would grow from epoch to epoch
 
 
 def _beside(out):

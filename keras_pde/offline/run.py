@@ -37,18 +37,19 @@ def main(work, manifest, argv, began) -> int:
     try:
         _remember_programs(work / "compiled")
         changes = dict(_change(text) for text in arguments.set)
-        recipe = recipes.load(work / "recipe.toml").replaced(changes)
-        loaded = _data(work, manifest)
+        name = _chosen(arguments.recipe, manifest["recipes"])
+        recipe = recipes.load(work / "recipes" / f"{name}.toml").replaced(changes)
+        loaded = _data(work, manifest, recipe)
         facts = {"recipe": recipe.values}
         if manifest["task"] == "evaluate":
-            _evaluate(recipe, RunFolder(work / "run"), loaded, out, facts)
+            _evaluate(recipe, RunFolder(work / "runs" / name), loaded, out, facts)
         else:
             limits = Limits(arguments.return_mb, arguments.return_files, arguments.return_total)
             parcel = Parcel(out, limits, facts)
             minutes = (deadline - _RESERVE - time.time()) / 60
             run = recipes.train(
                 recipe,
-                work / "run",
+                work / "runs" / name,
                 resume=arguments.resume,
                 max_minutes=max(0.0, minutes),
                 blocks=arguments.blocks,
@@ -83,6 +84,7 @@ def _parser():
         metavar="M",
         help="end within so many minutes, all counted from the start of this command",
     )
+    parser.add_argument("--recipe", metavar="NAME", help="which one, if several were packed")
     parser.add_argument(
         "--blocks",
         type=int,
@@ -114,6 +116,16 @@ def _change(text):
     return key, recipes.parse_value(value)
 
 
+def _chosen(name, packed):
+    name = packed[0] if name is None and len(packed) == 1 else name
+    if name not in packed:
+        raise ValueError(
+            f"Received the recipe {name!r}; expected one of those that were packed: --recipe "
+            f"{'|'.join(packed)}."
+        )
+    return name
+
+
 def _say(text):
     print(text, flush=True)
 
@@ -126,11 +138,11 @@ def _remember_programs(folder):
     _say("Computes on " + ", ".join(f"{d.device_kind} ({d.platform})" for d in jax.devices()))
 
 
-def _data(work, manifest):
+def _data(work, manifest, recipe):
     file = work / f"{manifest['data']}.npz"
     if not file.exists():
         data.unpack(work / "data", file)
-    return data.load(file)
+    return data.load(file, recipe.data.limit or None)
 
 
 def _evaluate(recipe, folder, loaded, out, facts):

@@ -172,9 +172,7 @@ class RunFolder:
             ValueError: the file is damaged.
         """
         try:
-            with np.load(self / name, allow_pickle=False) as archive:
-                facts = json.loads(str(archive["facts"]))
-                return [archive[f"v{i}"] for i in range(len(archive.files) - 1)], facts
+            return read_arrays(self / name)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(
                 f"Received {self / name}, which is damaged ({error}); delete it to train from the "
@@ -194,6 +192,13 @@ def arrays_as_bytes(arrays, **facts) -> bytes:
     named = {f"v{i}": array for i, array in enumerate(arrays)}
     np.savez(buffer, facts=np.array(json.dumps(facts)), **named)
     return buffer.getvalue()
+
+
+def read_arrays(file):
+    """`(arrays, facts)` of a file, or an open one, with what `arrays_as_bytes` made."""
+    with np.load(file, allow_pickle=False) as archive:
+        facts = json.loads(str(archive["facts"]))
+        return [archive[f"v{i}"] for i in range(len(archive.files) - 1)], facts
 
 
 def _flat(values, prefix=""):
