@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from keras_pde.hub import board, index, load
 from keras_pde.hub.card import Card
 from keras_pde.hub.files import flush
@@ -119,7 +121,7 @@ def publish(
     card = replace(card, name=name or card.name)
     _check_complete(card, place.cards(), overwrite)
     model = load_folder(folder)
-    if weights == "float16" and card.weights == "float32":
+    if weights == "float16" and card.weights == "float32" and not _is_half(model):
         rounded = "The weights were rounded to float16 after the measurements."
         card = replace(card, caveats=(*card.caveats, rounded))
     target = place.models / card.name
@@ -139,6 +141,12 @@ def publish(
         shutil.rmtree(staging, ignore_errors=True)
     place.write_boards()
     return card
+
+
+def _is_half(model):
+    """Whether float16 holds all weights exactly, as those of an offline training."""
+    with np.errstate(over="ignore"):
+        return all(np.array_equal(w, w.astype("float16")) for w in model.get_weights())
 
 
 def _check_complete(card, cards, overwrite):

@@ -97,6 +97,7 @@ class Parcel:
     def described(self) -> str:
         """A sentence on what comes back."""
         return {
+            None: "Nothing was left to train, and nothing new comes back.",
             "": "The weights and the whole state come back after each epoch.",
             "momentum": "The weights and the state come back after each epoch, but the momentum, "
             "for which the limits leave no room: another block begins without it.",

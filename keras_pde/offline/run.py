@@ -1,7 +1,6 @@
 """What offline.pyz hands over to, on a machine without a network: a training within its minutes."""
 
 import argparse
-import json
 import os
 import shutil
 import sys
@@ -59,7 +58,7 @@ def main(work, manifest, argv, began) -> int:
                 say=_say,
             )
             shutil.copyfile(run / "curves.png", out / "curves.png")
-            _say(f"{parcel.described()} They are in {out}: keras-pde offline collect {out.name}")
+            _say(f"{parcel.described()} They are in {out}, for keras-pde offline collect.")
     except KeyboardInterrupt:
         print("\nInterrupted. What was written down stands.", file=sys.stderr)
         return 130
@@ -154,7 +153,7 @@ def _evaluate(recipe, folder, loaded, out, facts):
     reports.write_json(RUN, {**made, **facts, "attacked": weights, "parts": {}})
     attack(recipe, reports, loaded, kept_model(recipe, folder, loaded), _say, None)
     names = [report_stem(recipe, index) for index in range(len(recipe.evaluation))]
-    _say(f"{json.dumps(names)} are in {out}: keras-pde offline collect {out.name} --out RUN")
+    _say(f"{', '.join(names)}: in {out}, for keras-pde offline collect --out RUN.")
 
 
 def _explained(error):

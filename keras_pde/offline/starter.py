@@ -1,6 +1,6 @@
 """Becomes `__main__` of offline.pyz: checks and unpacks bundles, then hands over to their content.
 
-Standard library only; `parts` lies beside this file there.
+Standard library only.
 """
 
 import argparse
@@ -14,7 +14,10 @@ import time
 import zipfile
 from pathlib import Path
 
-import parts
+try:
+    import parts  # lies beside this file there
+except ImportError:
+    from keras_pde import parts
 
 FORMAT = 1
 
