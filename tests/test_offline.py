@@ -28,7 +28,7 @@ from recipe_cases import (
 
 import keras_pde as kp
 from keras_pde import cli, recipes
-from keras_pde.offline import Machine, collect, machine, pack, probe, run
+from keras_pde.offline import Machine, collect, machine, pack, probe, run, starter
 from keras_pde.offline.parcel import Limits, Parcel
 from keras_pde.recipes import RunFolder, pace, schedules
 from keras_pde.recipes.journal import Journal
@@ -176,7 +176,8 @@ def test_what_is_missing_is_fetched_with_what_it_needs(tmp_path, monkeypatch):
         machine, "_download", lambda r, m, f: wheel(f, r.name, needs=needs.get(r.name, ()))
     )
     there = Machine("3.12", "x86_64", 39, {"jax": "0.11.2", "numpy": "2.5.2"})
-    assert machine.fetch(there, tmp_path, ["optax"], quietly) == ["jax", "keras", "numpy", "optax"]
+    needed = machine.fetch(there, tmp_path, ["optax"], quietly)
+    assert needed == ["jax", "keras", "numpy", "optax", "optree"]
     fetched = {path.name.split("-")[0] for path in tmp_path.iterdir()}
     assert fetched == {"keras", "optree", "optax"}
     with pytest.raises(ValueError, match=r"jax 0\.4\.1; expected jax>=0\.10"):
@@ -234,8 +235,8 @@ def test_a_pack_to_train_has_no_test_images_and_one_to_attack_only_these(
         options = {"resume": trainings / "plain", "evaluate": True} if task == "evaluate" else {}
         manifest = pack(toy, tmp_path / task, say=quietly, **options)
         assert manifest["task"] == task
-        done = starter(tmp_path / task, "check")
-        assert done.returncode == 0 and "All 1 bundles are here" in done.stdout
+        done = start(tmp_path / task, "check")
+        assert done.returncode == 0 and "All bundles are here (1)" in done.stdout
         with tarfile.open(tmp_path / task / "bundle.001") as archive:
             member = archive.extractfile("data/manifest.json")
             counts[task] = json.load(member)["counts"]
@@ -277,7 +278,7 @@ def test_recipes_in_one_pack_are_on_the_same_data(folder, tmp_path, no_wheels):
 # There
 
 
-def starter(folder, *arguments):
+def start(folder, *arguments):
     return subprocess.run(
         [sys.executable, "-I", str(folder / "offline.pyz"), *arguments],
         capture_output=True,
@@ -303,17 +304,17 @@ def bundles(folder, tmp_path_factory):
 def test_missing_and_damaged_bundles_are_named_before_anything_is_unpacked(bundles, tmp_path):
     there = shutil.copytree(bundles, tmp_path / "there")
     (there / "bundle.002").unlink()
-    done = starter(there, "run", "--out", str(tmp_path / "out"), "--max-minutes", "1")
+    done = start(there, "run", "--out", str(tmp_path / "out"), "--max-minutes", "1")
     assert done.returncode == 1 and "missing 2" in done.stderr
     data = bytearray((bundles / "bundle.002").read_bytes())
     data[1000] ^= 1
     (there / "bundle.002").write_bytes(data)
-    assert "damaged 2 (another SHA-256)" in starter(there, "check").stderr
+    assert "damaged 2 (another SHA-256)" in start(there, "check").stderr
     assert not (there / "work").exists()
     (there / "bundles.json").write_text("{}")
-    assert "is damaged" in starter(there, "check").stderr
+    assert "is damaged" in start(there, "check").stderr
     (there / "bundles.json").unlink()
-    assert "without bundles.json" in starter(there, "check").stderr
+    assert "without bundles.json" in start(there, "check").stderr
 
 
 def test_bundles_for_another_python_or_without_a_package_are_refused(bundles, tmp_path):
@@ -323,7 +324,7 @@ def test_bundles_for_another_python_or_without_a_package_are_refused(bundles, tm
     def refusal(**changes):
         (there / "bundles.json").write_text(json.dumps({**manifest, **changes}))
         arguments = ("run", "--out", str(tmp_path / "out"), "--max-minutes", "1")
-        done = starter(there, *arguments)
+        done = start(there, *arguments)
         assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
         return done.stderr
 
@@ -342,7 +343,7 @@ def test_bundles_for_another_python_or_without_a_package_are_refused(bundles, tm
     assert "holds something else" in refusal()
 
 
-ARGUMENTS = ["--out", "out", "--max-minutes", "5"]
+ARGUMENTS = starter._parser().parse_args(["run", "--out", "out", "--max-minutes", "5"])
 
 
 def test_what_cannot_be_done_there_is_one_line(tmp_path, monkeypatch, capsys):
@@ -371,7 +372,8 @@ def test_the_clock_ends_the_process_whatever_it_waits_for(bundles, tmp_path):
     code = (
         "import sys, time, json, pathlib; from keras_pde.offline import run;"
         "run._remember_programs = lambda folder: time.sleep(60);"
-        f"run.main(pathlib.Path({str(tmp_path)!r}), {{}}, {ARGUMENTS}, time.time() - 299)"
+        "from types import SimpleNamespace as N;"
+        "run.main(pathlib.Path('x'), {}, N(out='out', max_minutes=5), time.time() - 299)"
     )
     began = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -427,7 +429,8 @@ def test_blocks_share_a_schedule_and_a_slower_one_shortens_what_is_left():
     )
     lines = []
     assert pace.fitting(journal, 10, 3, lines.append) == 6 + 3 * 9
-    assert "9 epochs fit into the 100 s" in lines[0] and "33 epochs, not 50" in lines[1]
+    assert "1 images a second, 10.3 s an epoch, 100 s are left" in lines[0]
+    assert "3 times 9 epochs would fit; the training has 33, not 50" in lines[1]
     journal.epochs = 12
     assert pace.fitting(journal, 10, 3, quietly) == 12
     with pytest.raises(ValueError, match="expected at least 1, the minutes of a block"):
@@ -607,7 +610,7 @@ def test_the_command(trainings, folder, tmp_path, no_wheels, capsys):
     assert capsys.readouterr().out.startswith("python3 -c ")
     out = str(tmp_path / "b")
     assert cli.main(["offline", "pack", str(toml), "--out", out, "--set", "training.epochs=3"]) == 0
-    assert "python3 offline.pyz run --max-minutes 8 --out OUT" in capsys.readouterr().out
+    assert "&& python3 offline.pyz run --max-minutes 8 --out OUT" in capsys.readouterr().out
     with tarfile.open(tmp_path / "b" / "bundle.001") as archive:
         text = archive.extractfile("recipes/toy.toml").read().decode()
     assert "epochs = 3" in text

@@ -20,7 +20,7 @@ def add(commands, debug):
         actions,
         debug,
         "probe",
-        lambda arguments: say(offline.probe()),
+        _probe,
         "print a command that says what a machine has",
         "Prints a command of one line, to be run there; its output is for pack --have.",
     )
@@ -103,10 +103,15 @@ def _add_collect(actions, debug):
         "--out",
         required=True,
         metavar="RUN",
-        help="the run's folder: a new one, or, after an offline evaluation, the run's",
+        help="the run's folder: a new one, or that of the run that went on or was attacked there",
     )
     parser.add_argument("--evaluate", action="store_true", help="run the recipe's evaluations now")
     add_data_folder(parser)
+
+
+def _probe(arguments):
+    say(offline.probe())
+    print("Run this line there, and save what it prints for pack --have.", file=sys.stderr)
 
 
 def _pack(arguments):
@@ -128,10 +133,11 @@ def _pack(arguments):
         say=say,
     )
     size = sum(part["bytes"] for part in manifest["bundles"]) / 10**6
+    resume = " --resume" * bool(arguments.resume and not arguments.evaluate)
     say(
-        f"{arguments.out}: {STARTER}, bundles.json and {len(manifest['bundles'])} bundles, "
+        f"{arguments.out}: {STARTER}, bundles.json and bundles ({len(manifest['bundles'])}), "
         f"{size:.1f} MB. Copy them to one folder of the other machine. There:\n"
-        f"  python3 {STARTER} run --max-minutes 8 --out OUT" + " --resume" * bool(arguments.resume)
+        f"  python3 {STARTER} check && python3 {STARTER} run --max-minutes 8 --out OUT{resume}"
     )
 
 

@@ -73,7 +73,8 @@ def _train(arguments):
             progress=progress,
         )
     if folder.read_json("run.json")["state"] == "finished":
-        say(f"\nNext:\n  keras-pde show {out}/model\n  keras-pde evaluate {out}/model")
+        publish = f"\n  keras-pde publish {out}" * bool(recipe.name and recipe.evaluation)
+        say(f"\nNext:\n  keras-pde show {out}/model\n  keras-pde evaluate {out}/model{publish}")
 
 
 def changed(path, arguments):

@@ -24,7 +24,7 @@ def collect(
 
     Args:
         returned: folder of the files that came back.
-        out: the run's folder: a new one, or, after an evaluation, that run's.
+        out: the run's folder: a new one, or that of the run that went on or was attacked there.
         evaluate: whether to run the recipe's evaluations now.
         data_dir, download: as in `keras_pde.data.load`: the data say what the classes are.
         say: function of a line of text.
@@ -49,7 +49,7 @@ def collect(
         if "attacked" in facts:
             reports = _joined_reports(returned, folder, recipe, facts)
         else:
-            folder.check(recipe, resume=False)
+            _check_place(folder, recipe, facts)
             _write_run(returned, folder, recipe, facts)
             reports = []
         loaded = datasets.load(recipe.data.name, data_dir=data_dir, download=download)
@@ -63,9 +63,11 @@ def collect(
         folder.write_json(
             RUN, {**made, "state": "finished" if complete else "trained" if done else "stopped"}
         )
+    images = sorted({report.count for report in reports})
     say(
         f"{folder.path}: epoch {made['kept']['epoch']} is kept, {len(made['history'])} of "
-        f"{made['epochs']} are done, {len(reports)} of {len(recipe.evaluation)} evaluations."
+        f"{made['epochs']} are done, {len(reports)} of {len(recipe.evaluation)} evaluations"
+        + (f" (test images: {', '.join(map(str, images))})." if images else ".")
     )
     return folder
 
@@ -86,6 +88,20 @@ def _facts(returned):
             "again."
         ) from error
     return facts
+
+
+def _check_place(folder, recipe, facts):
+    """Refuses a folder in which something else would be lost than an earlier part of this run."""
+    if not (folder / RUN).exists():
+        folder.check(recipe, resume=False)
+        return
+    folder.check(recipe, resume=True)
+    history = folder.read_json(RUN)["history"]
+    if facts["history"][: len(history)] != history:
+        raise ValueError(
+            f"Received the run {folder.path} of {len(history)} epochs, which what came back does "
+            "not continue; expected a new folder."
+        )
 
 
 def _write_run(returned, folder, recipe, facts):
@@ -132,6 +148,7 @@ def _joined_reports(returned, folder, recipe, facts):
             "[[evaluation]]: the others were not finished in time."
         )
     reports = [Report.from_json(returned / name) for name in names]
+    folder.write(RECIPE, recipe.to_toml().encode())  # with the evaluations that were made
     for name, report in zip(names, reports, strict=True):
         folder.write(name, report.to_json().encode())
         folder.draw(name.replace(".json", ".png"), report.plot)

@@ -142,7 +142,7 @@ def fetch(machine: Machine, folder: Path, bring=(), say=print) -> list[str]:
         say: function of a line of text.
 
     Returns:
-        The names of all packages that training there needs, those that it has included.
+        The names of all packages that training there needs, of those that it has and of these.
 
     Raises:
         ValueError: it has another JAX than is needed, or a wheel cannot be had.
@@ -156,9 +156,11 @@ def fetch(machine: Machine, folder: Path, bring=(), say=print) -> list[str]:
         )
     pending = [Requirement(text) for text in (*_requirements(), *bring)]
     found: dict[str, str] = {}
+    needed = set()
     while pending:
         requirement = pending.pop(0)
         name = canonicalize_name(requirement.name)
+        needed.add(name)
         if name in found:
             if not requirement.specifier.contains(found[name] or "0", prereleases=True):
                 raise ValueError(
@@ -172,7 +174,7 @@ def fetch(machine: Machine, folder: Path, bring=(), say=print) -> list[str]:
         found[name], needs = _described(wheel)
         say(f"{wheel.name}: {wheel.stat().st_size} bytes")
         pending += [r for r in needs if _applies(r, machine.markers(), requirement.extras)]
-    return sorted(canonicalize_name(Requirement(r).name) for r in (*_requirements(), *bring))
+    return sorted(needed)
 
 
 def _requirements():

@@ -1,6 +1,5 @@
 """What offline.pyz hands over to, on a machine without a network: a training within its minutes."""
 
-import argparse
 import os
 import shutil
 import sys
@@ -11,23 +10,23 @@ from pathlib import Path
 from keras_pde import data, recipes
 from keras_pde.offline.parcel import Limits, Parcel
 from keras_pde.recipes import RunFolder
-from keras_pde.recipes.finish import attack, kept_model, report_stem
-from keras_pde.recipes.run_folder import BEST, RUN, digest
+from keras_pde.recipes.finish import attack, kept_model
+from keras_pde.recipes.run_folder import BEST, RECIPE, RUN, digest
 
 _RESERVE = 6.0  # seconds for what follows the last epoch: a picture, and the end of the process
+_SILENCE = 20.0  # seconds
 CUT = 3  # exit code of a process that its own clock ended
 
 
-def main(work, manifest, argv, began) -> int:
+def main(work, manifest, arguments, began) -> int:
     """Runs what was unpacked; the exit code.
 
     Args:
         work: folder of what was unpacked.
         manifest: contents of bundles.json.
-        argv: arguments of the command line.
+        arguments: of `offline.pyz run`, as `starter` parses them.
         began: when the process began, on the clock `time.time`: minutes count from then.
     """
-    arguments = _parser().parse_args(argv)
     out = Path(arguments.out).resolve()
     deadline = began + 60 * arguments.max_minutes
     clock = threading.Timer(deadline - time.time(), _cut, [arguments.max_minutes, out])
@@ -35,32 +34,21 @@ def main(work, manifest, argv, began) -> int:
     clock.start()
     try:
         _remember_programs(work / "compiled")
-        changes = dict(_change(text) for text in arguments.set)
         name = _chosen(arguments.recipe, manifest["recipes"])
-        recipe = recipes.load(work / "recipes" / f"{name}.toml").replaced(changes)
+        recipe = _recipe(work, name, arguments)
         loaded = _data(work, manifest, recipe)
         facts = {"recipe": recipe.values}
+        _say(f"What is to come back is in {out}.")
         if manifest["task"] == "evaluate":
             _evaluate(recipe, RunFolder(work / "runs" / name), loaded, out, facts)
         else:
-            limits = Limits(arguments.return_mb, arguments.return_files, arguments.return_total)
-            parcel = Parcel(out, limits, facts)
             minutes = (deadline - _RESERVE - time.time()) / 60
-            run = recipes.train(
-                recipe,
-                work / "runs" / name,
-                resume=arguments.resume,
-                max_minutes=max(0.0, minutes),
-                blocks=arguments.blocks,
-                evaluate=False,
-                dataset=loaded,
-                callbacks=[parcel],
-                say=_say,
-            )
-            shutil.copyfile(run / "curves.png", out / "curves.png")
-            _say(f"{parcel.described()} They are in {out}, for keras-pde offline collect.")
+            _train(recipe, work / "runs" / name, loaded, out, facts, arguments, max(0.0, minutes))
     except KeyboardInterrupt:
-        print("\nInterrupted. What was written down stands.", file=sys.stderr)
+        print(
+            f"\nInterrupted. Finished epochs are in {out}; the same command with --resume goes on.",
+            file=sys.stderr,
+        )
         return 130
     except Exception as error:
         if arguments.debug:
@@ -73,39 +61,30 @@ def main(work, manifest, argv, began) -> int:
     return 0
 
 
-def _parser():
-    parser = argparse.ArgumentParser(prog="offline.pyz run")
-    parser.add_argument("--out", required=True, metavar="DIR", help="for what is to come back")
-    parser.add_argument(
-        "--max-minutes",
-        type=float,
-        required=True,
-        metavar="M",
-        help="end within so many minutes, all counted from the start of this command",
+def _recipe(work, name, arguments):
+    """What was packed, or, to go on, what is in training, changed by --set."""
+    file, trained = work / "recipes" / f"{name}.toml", work / "runs" / name / RECIPE
+    changes = dict(_change(text) for text in arguments.set)
+    recipe = recipes.load(trained if arguments.resume and trained.exists() else file)
+    return recipe.replaced(changes) if changes else recipe
+
+
+def _train(recipe, folder, loaded, out, facts, arguments, minutes):
+    limits = Limits(arguments.return_mb, arguments.return_files, arguments.return_total)
+    parcel = Parcel(out, limits, facts)
+    run = recipes.train(
+        recipe,
+        folder,
+        resume=arguments.resume,
+        max_minutes=minutes,
+        blocks=arguments.blocks,
+        evaluate=False,
+        dataset=loaded,
+        callbacks=[parcel],
+        say=_say,
     )
-    parser.add_argument("--recipe", metavar="NAME", help="which one, if several were packed")
-    parser.add_argument(
-        "--blocks",
-        type=int,
-        default=1,
-        metavar="N",
-        help="how many such blocks the training has from now on, this one included (default: 1)",
-    )
-    parser.add_argument(
-        "--resume", action="store_true", help="go on with the run that is here, or in the bundles"
-    )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="change the recipe"
-    )
-    parser.add_argument(
-        "--return-mb", type=float, default=16, metavar="MB", help="largest file in --out"
-    )
-    parser.add_argument("--return-files", type=int, default=8, metavar="N", help="files in --out")
-    parser.add_argument(
-        "--return-total", type=float, default=64, metavar="MB", help="all files in --out together"
-    )
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    return parser
+    shutil.copyfile(run / "curves.png", out / "curves.png")
+    _say(parcel.described())
 
 
 def _change(text):
@@ -151,9 +130,22 @@ def _evaluate(recipe, folder, loaded, out, facts):
     weights = digest(folder / BEST)
     made = folder.read_json(RUN)
     reports.write_json(RUN, {**made, **facts, "attacked": weights, "parts": {}})
-    attack(recipe, reports, loaded, kept_model(recipe, folder, loaded), _say, None)
-    names = [report_stem(recipe, index) for index in range(len(recipe.evaluation))]
-    _say(f"{', '.join(names)}: in {out}, for keras-pde offline collect --out RUN.")
+    images = recipe.evaluation[0].images or len(loaded.x_test)
+    _say(f"Attacks the model of epoch {made['kept']['epoch']} on {images} test images.")
+    attack(recipe, reports, loaded, kept_model(recipe, folder, loaded), _say, _Progress())
+    _say("keras-pde offline collect, into the run that was packed, states it on its card.")
+
+
+class _Progress:
+    """Says now and then how far attacks are."""
+
+    def __init__(self):
+        self._last = time.monotonic()
+
+    def __call__(self, text, finished, total):
+        if time.monotonic() > self._last + _SILENCE:
+            self._last = time.monotonic()
+            _say(f"{text}: {finished} of {total}")
 
 
 def _explained(error):

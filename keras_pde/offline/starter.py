@@ -24,24 +24,15 @@ FORMAT = 1
 
 def main():
     began = time.time()
-    parser = argparse.ArgumentParser(
-        prog="offline.pyz",
-        description="Trains, or attacks, what was packed. The bundles lie beside this file.",
-    )
-    parser.add_argument(
-        "action", choices=("check", "run"), help="check: which bundles have come; run: do it"
-    )
-    parser.add_argument("--bundles", metavar="DIR", help="folder of the bundles, if it is another")
-    parser.add_argument("--work", metavar="DIR", help="where to unpack (default: work, beside)")
-    arguments, others = parser.parse_known_args()
+    arguments = _parser().parse_args()
     folder = Path(arguments.bundles or Path(sys.argv[0]).resolve().parent)
-    work = Path(arguments.work or folder / "work").resolve()
     try:
         manifest = _manifest(folder)
         if arguments.action == "check":
             _check(folder, manifest)
-            print(f"All {len(manifest['bundles'])} bundles are here, and sound.")
+            print(f"All bundles are here ({len(manifest['bundles'])}), and sound.")
             return 0
+        work = Path(arguments.work or folder / "work").resolve()
         _check_python(manifest)
         _unpack(folder, manifest, work)
         sys.path[:0] = [str(work / "code"), str(work / "site")]
@@ -50,9 +41,76 @@ def main():
         print(f"offline: error: {error}", file=sys.stderr)
         return 1
     os.environ["KERAS_BACKEND"] = "jax"
-    from keras_pde.offline.run import main as run
+    try:
+        from keras_pde.offline.run import main as run
+    except ImportError as error:
+        print(
+            f"offline: error: A package of this machine does not do ({error}): pack again with "
+            "--bring and its name, or with --have and the probe's output from here.",
+            file=sys.stderr,
+        )
+        return 1
+    return run(work, manifest, arguments, began)
 
-    return run(work, manifest, others, began)
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="offline.pyz",
+        description="Trains, or attacks, what was packed. The bundles lie beside this file.",
+    )
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--bundles", metavar="DIR", help="folder of the bundles, if it is another")
+    actions = parser.add_subparsers(dest="action", metavar="check|run", required=True)
+    text = "say which bundles have come, and whether they are sound"
+    actions.add_parser("check", parents=[shared], help=text, description=text)
+    text = "unpack, and train or attack within the minutes"
+    run = actions.add_parser("run", parents=[shared], help=text, description=text)
+    run.add_argument(
+        "--work",
+        metavar="DIR",
+        help="where to unpack and train (default: work, beside them)",
+    )
+    run.add_argument(
+        "--out", required=True, metavar="DIR", help="for the files that are to come back"
+    )
+    run.add_argument(
+        "--max-minutes",
+        type=_minutes,
+        required=True,
+        metavar="M",
+        help="end within so many minutes, all counted from the start of this command",
+    )
+    run.add_argument(
+        "--blocks",
+        type=int,
+        default=1,
+        metavar="N",
+        help="plan the training for so many times --max-minutes, this one included (default: 1)",
+    )
+    run.add_argument("--recipe", metavar="NAME", help="which one, if several were packed")
+    run.add_argument(
+        "--resume", action="store_true", help="go on with the run that is here, or in the bundles"
+    )
+    run.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change the recipe"
+    )
+    for name, value, what in (
+        ("mb", 16, "largest file in --out, in 10^6 bytes"),
+        ("files", 8, "number of files in --out"),
+        ("total", 64, "all files in --out together, in 10^6 bytes"),
+    ):
+        kind = int if name == "files" else float
+        text = f"{what} (default: {value})"
+        run.add_argument(f"--return-{name}", type=kind, default=value, metavar="N", help=text)
+    run.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def _minutes(text):
+    value = float(text)
+    if not 0 < value < 10**5:
+        raise argparse.ArgumentTypeError(f"received {text}; expected a positive number")
+    return value
 
 
 def _manifest(folder):

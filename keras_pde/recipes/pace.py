@@ -97,7 +97,7 @@ def fitting(journal, steps, blocks, say) -> int:
     fit = int(left // epoch)
     say(
         f"Compiled in {pace.compilation:.0f} s; {pace.images_per_second:.0f} images a second, "
-        f"{epoch:.1f} s an epoch; {max(fit, 0)} epochs fit into the {left:.0f} s that are left."
+        f"{epoch:.1f} s an epoch, {max(left, 0):.0f} s are left."
     )
     if fit < 1:
         raise ValueError(
@@ -106,8 +106,11 @@ def fitting(journal, steps, blocks, say) -> int:
             "the model's width or validation.images."
         )
     epochs = min(asked, done + blocks * fit)
-    if epochs < asked:
-        say(f"The training has {epochs} epochs, not {asked}, and its schedule is shortened so.")
+    times = f"{blocks} times " * (blocks > 1)
+    say(
+        f"{times}{fit} epochs would fit; the training has {epochs}"
+        + (f", not {asked}, and its schedule is shortened so." if epochs < asked else ".")
+    )
     return epochs
 
 

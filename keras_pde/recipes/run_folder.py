@@ -70,14 +70,14 @@ class RunFolder:
         Raises:
             ValueError: to start, there are files in it; to resume, no training or another one.
         """
-        if (self / RECIPE).exists():
+        if self._holds_epochs():
             if not resume:
                 raise ValueError(
                     f"Received the run folder {self.path}, which holds a training; expected an "
                     "empty one, or --resume to go on with it."
                 )
             self._check_same(recipe)
-        elif resume:
+        elif resume and not (self / RECIPE).exists():
             raise ValueError(
                 f"Received --resume for the run folder {self.path}, which holds no training; "
                 "expected one that was started there (without --resume)."
@@ -100,11 +100,16 @@ class RunFolder:
         if self.state() == "finished":
             self.write_json(RUN, {**self.read_json(RUN), "state": "trained"})
 
+    def _holds_epochs(self):
+        return (self / RECIPE).exists() and any(self._files())
+
     def _files(self):
+        """What is here, but for what a training leaves that ended before its first epoch."""
+        left = (LOCK, RECIPE) if (self / LOCK).exists() else ()
         return [
             path
             for path in self.path.iterdir()
-            if path.name != LOCK and not path.name.endswith(_UNFINISHED)
+            if path.name not in left and not path.name.endswith(_UNFINISHED)
         ]
 
     def _check_same(self, recipe):
