@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 import zipfile
 from types import SimpleNamespace
@@ -70,10 +71,12 @@ class Parcels:
         return self.made[name]
 
     def rehearse(self, journal):
-        self.add("all", 10**6)._write(self.out / "all", journal)
-        files = sorted((self.out / "all").glob("*.npz.*"))
-        assert [path.name for path in files] == ["state.npz.001", "weights.npz.001"]
-        state, weights = (path.stat().st_size for path in files)
+        staging = self.add("all", 10**6)._stage(journal)
+        weights, state = (
+            sum(path.stat().st_size for path in staging.glob(f"{stem}-*"))
+            for stem in ("weights", "state")
+        )
+        shutil.rmtree(staging)
         self.add("some", weights + state - 1)
         self.add("little", weights + 1)
         with pytest.raises(ValueError, match="expected room for them: raise --return-mb"):
@@ -132,7 +135,9 @@ def test_machines_are_read_from_probes_and_lists(tmp_path):
     found = Machine.read(file)
     assert (found.python, found.glibc) == ("3.12", 39)
     assert found.has(Requirement("numpy>=2.0")) and not found.has(Requirement("numpy>=3"))
-    file.write_text("Package Version\n------- -------\nnumpy   2.5.2\nTOMLI_W\njax==0.11.2\n\n")
+    file.write_text('[{"name": "jax", "version": "0.11.2"}]')  # pip list --format=json
+    assert Machine.read(file).packages == {"jax": "0.11.2"}
+    file.write_text("Package Version\n------- -------\nnumpy   2.5.2\nTOMLI_W\n jax==0.11.2\n\n")
     found = Machine.read(file, "3.13.1")
     assert found.python == "3.13"
     assert found.packages == {"numpy": "2.5.2", "tomli-w": "", "jax": "0.11.2"}
@@ -147,6 +152,8 @@ def test_machines_are_read_from_probes_and_lists(tmp_path):
         (json.dumps({**PROBED, "system": "Darwin"}), None, "its system is Darwin"),
         ("", None, "without packages"),
         ("numpy", "2.7", r"version '2\.7'"),
+        ("numpy", "3.10", r"version '3\.10'"),
+        ('{"python": "3.12"}', None, "not what the probe prints"),
     ],
 )
 def test_unfit_machines_are_refused(tmp_path, text, python, message):
@@ -366,19 +373,35 @@ def test_what_cannot_be_done_there_is_one_line(tmp_path, monkeypatch, capsys):
     assert "expected" in fails_with(ValueError("Received this;\nexpected that."))
 
 
-@pytest.mark.skipif(BACKEND != "jax", reason="offline trainings run on JAX")
-def test_the_clock_ends_the_process_whatever_it_waits_for(bundles, tmp_path):
-    """`began` lies in the past, as after a long compilation."""
+@pytest.mark.parametrize("closed", [False, True])
+def test_the_clock_ends_the_process_whatever_it_waits_for(closed):
+    """Also if nobody reads what it says."""
     code = (
-        "import sys, time, json, pathlib; from keras_pde.offline import run;"
-        "run._remember_programs = lambda folder: time.sleep(60);"
-        "from types import SimpleNamespace as N;"
-        "run.main(pathlib.Path('x'), {}, N(out='out', max_minutes=5), time.time() - 299)"
+        "import os, time; from keras_pde.offline import starter;"
+        + "os.close(2);" * closed
+        + "starter._start_clock(0.01, 'out'); time.sleep(60)"
     )
     began = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == run.CUT and time.monotonic() - began < 40
-    assert "The 5 minutes are over" in done.stderr
+    assert done.returncode == starter.CUT and time.monotonic() - began < 45
+    assert closed or "The 0.01 minutes are over" in done.stderr
+
+
+def test_other_data_than_those_in_the_bundles_are_refused(folder, tmp_path):
+    (tmp_path / "recipes").mkdir()
+    text = short(folder).to_toml()
+    (tmp_path / "recipes" / "recipe.toml").write_text(text, encoding="utf-8")
+    arguments = SimpleNamespace(resume=False, set=["training.epochs=7"])
+    assert run._recipe(tmp_path, "recipe", arguments).training.epochs == 7
+    arguments.set = ["data.name=cifar10"]
+    with pytest.raises(ValueError, match=r"expected .*toy\.npz"):
+        run._recipe(tmp_path, "recipe", arguments)
+    # What goes on does so with its own recipe.
+    (tmp_path / "runs" / "recipe").mkdir(parents=True)
+    changed = short(folder, **{"training.epochs": 9}).to_toml()
+    (tmp_path / "runs" / "recipe" / "recipe.toml").write_text(changed, encoding="utf-8")
+    arguments = SimpleNamespace(resume=True, set=[])
+    assert run._recipe(tmp_path, "recipe", arguments).training.epochs == 9
 
 
 # Minutes
@@ -429,7 +452,7 @@ def test_blocks_share_a_schedule_and_a_slower_one_shortens_what_is_left():
     )
     lines = []
     assert pace.fitting(journal, 10, 3, lines.append) == 6 + 3 * 9
-    assert "1 images a second, 10.3 s an epoch, 100 s are left" in lines[0]
+    assert "1 images a second, 10.5 s an epoch, 100 s are left" in lines[0]
     assert "3 times 9 epochs would fit; the training has 33, not 50" in lines[1]
     journal.epochs = 12
     assert pace.fitting(journal, 10, 3, quietly) == 12
@@ -438,10 +461,60 @@ def test_blocks_share_a_schedule_and_a_slower_one_shortens_what_is_left():
 
 
 def test_no_epoch_that_fits_is_an_error_before_the_first_step(folder, tmp_path, slow):
+    """After which another recipe can begin there."""
     slow(1e6)
-    with pytest.raises(ValueError, match=r"expected at least 1000000.0, for one epoch"):
-        recipes.train(short(folder), tmp_path / "run", max_minutes=5, blocks=1, say=quietly)
-    assert not (tmp_path / "run" / "checkpoint.npz").exists()
+    out = tmp_path / "run"
+    with pytest.raises(ValueError, match=r"expected at least 1000000\.0, for one epoch"):
+        recipes.train(short(folder), out, max_minutes=5, blocks=1, say=quietly)
+    assert not (out / "checkpoint.npz").exists()
+    other = short(folder, **{"data.limit": 30})
+    RunFolder(out).check(other, resume=False)
+    (out / ".lock").unlink()  # somebody's own file, in a folder where no training was
+    with pytest.raises(ValueError, match="holds a training"):
+        RunFolder(out).check(other, resume=False)
+
+
+def test_the_pace_is_what_was_slept():
+    def rehearse(callbacks, steps):
+        (watch,) = callbacks
+        watch.set_params({"steps": steps})
+        watch.on_epoch_begin(0)
+        for batch in range(steps):
+            time.sleep(0.02)
+            watch.on_train_batch_end(batch, {"loss": np.float32(0)})
+        time.sleep(0.1)
+        watch.on_test_end()
+        time.sleep(0.2)  # an attack
+        watch.on_epoch_end(0)
+
+    predicted = np.array([1, 2, 0])
+    attacked = SimpleNamespace(every=3, last=None, x=None, batch_size=2)
+    attacked.target = SimpleNamespace(predict=lambda x, size: predicted, num_classes=3)
+    labels = []
+    attacked.measure = lambda y: (labels.append(list(y)), time.sleep(0.05))
+    course = SimpleNamespace(
+        attacked=attacked,
+        rehearse=rehearse,
+        batches=SimpleNamespace(steps_per_epoch=5, batch_size=10),
+    )
+    assigned = []
+    journal = SimpleNamespace(
+        values=lambda: "before",
+        assign=assigned.append,
+        rehearse=lambda: 0.3,
+        robust_accuracy=lambda: 0.5,
+    )
+    found = pace.measure(course, journal)
+    assert found.step == pytest.approx(0.02, rel=0.5)
+    assert found.validation == pytest.approx(0.1, rel=0.5)
+    assert found.attack == pytest.approx(0.05, rel=0.5)
+    assert found.images_per_second == pytest.approx(10 / found.step)
+    assert found.compilation >= 0.5 and found.writing == 0.3
+    expected = 1.05 * (7 * found.step + found.validation + found.attack / 3 + 0.3) + 0.02
+    assert found.epoch(7, 3) == pytest.approx(expected)
+    assert assigned == ["before"] and (attacked.every, attacked.last) == (3, 0.5)
+    # All are attacked, and one, whose batch is smaller.
+    assert [1, 2, 0] in labels and [1, 0, 1] in labels
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "entropy_sgd", "sam", "adam"])
@@ -532,7 +605,6 @@ def test_a_collected_run_goes_on(trainings, folder, tmp_path):
     """To nearly what an uninterrupted one becomes: on the way momentum and average were rounded."""
     toy, parcels = toy_of(folder), Parcels(tmp_path, toy_of(folder))
     parcels.add("all", 10**6)
-    parcels.made["all"]._left_out = ""
 
     def follow(journal):
         parcels(journal)
@@ -563,15 +635,45 @@ def test_parts_are_below_a_size_and_count(size, parts):
             Limits(*unfit)
 
 
+def test_files_are_replaced_so_that_run_json_is_always_right(trainings, folder, tmp_path):
+    """New ones come first, old ones go last; nothing else of a training is in the folder."""
+    for name, expected in (
+        ("all", {"run.json", "weights-2.npz.001", "state-5.npz.001"}),
+        ("little", {"run.json", "weights-2.npz.001"}),
+    ):
+        assert {path.name for path in (trainings / name).iterdir()} == expected
+    values = toy_of(folder).values
+    Parcel(trainings / "all", Limits(), {"recipe": values})  # the same training goes on
+    with pytest.raises(ValueError, match="what came of another recipe, 'A toy'"):
+        Parcel(trainings / "all", Limits(), {"recipe": {**values, "title": "Another"}})
+
+
+def test_unfinished_files_are_within_the_folder_if_need_be(folder, tmp_path, monkeypatch):
+    parcel = Parcel(tmp_path / "a" / "out", Limits(), {"recipe": toy_of(folder).values})
+    assert parcel._folder().parent == tmp_path / "a"
+    make = tempfile.mkdtemp
+
+    def refuse(prefix, dir):
+        if dir == (tmp_path / "a").resolve():
+            raise PermissionError("not yours")
+        return make(prefix=prefix, dir=dir)
+
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+    assert parcel._folder().parent == tmp_path / "a" / "out"
+    # What a killed process left goes with the next one.
+    Parcel(tmp_path / "a" / "out", Limits(), {"recipe": toy_of(folder).values})
+    assert not [*(tmp_path / "a").glob(".*"), *(tmp_path / "a" / "out").iterdir()]
+
+
 def test_what_did_not_come_back_whole_is_refused(trainings, tmp_path):
     back = shutil.copytree(trainings / "all", tmp_path / "back")
-    data = bytearray((back / "state.npz.001").read_bytes())
+    data = bytearray((back / "state-5.npz.001").read_bytes())
     data[-1] ^= 1
-    (back / "state.npz.001").write_bytes(data)
-    with pytest.raises(ValueError, match=r"archive state\.npz.*damaged 1"):
+    (back / "state-5.npz.001").write_bytes(data)
+    with pytest.raises(ValueError, match=r"the state in .*damaged 1"):
         collect(back, tmp_path / "run", say=quietly)
-    (back / "state.npz.001").unlink()
-    with pytest.raises(FileNotFoundError, match=r"archive state\.npz.*missing 1"):
+    (back / "state-5.npz.001").unlink()
+    with pytest.raises(FileNotFoundError, match=r"the state in .*missing 1"):
         collect(back, tmp_path / "run", say=quietly)
     (back / "run.json").write_text("{}")
     with pytest.raises(ValueError, match="none of an offline run"):
@@ -580,6 +682,30 @@ def test_what_did_not_come_back_whole_is_refused(trainings, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"without run\.json"):
         collect(back, tmp_path / "run", say=quietly)
     assert not (tmp_path / "run" / "recipe.toml").exists()
+
+
+def test_a_run_is_collected_again_when_it_went_on(trainings, folder, tmp_path):
+    out = tmp_path / "run"
+    first = collect(trainings / "all", out, say=quietly)
+    rows = first.read_json("run.json")
+    first.write_json("run.json", {**rows, "history": rows["history"][:3]})
+    assert len(history(collect(trainings / "all", out, say=quietly))) == 5
+    rows["history"][0]["loss"] += 1
+    first.write_json("run.json", rows)
+    with pytest.raises(ValueError, match="does not continue"):
+        collect(trainings / "all", out, say=quietly)
+
+
+def test_a_run_without_its_state_is_measured_and_never_trained_anew(trainings, folder, tmp_path):
+    found = collect(trainings / "little", tmp_path / "run", say=quietly)
+    best = (found / "best.npz").read_bytes()
+    toy = toy_of(folder)
+    assert recipes.train(toy, found.path, resume=True, say=quietly).state() == "finished"
+    assert (found / "best.npz").read_bytes() == best
+    facts = found.read_json("run.json")
+    found.write_json("run.json", {**facts, "epochs": 9})
+    with pytest.raises(ValueError, match=r"without its checkpoint\.npz; expected it, to go on"):
+        recipes.train(toy, found.path, resume=True, say=quietly)
 
 
 def test_reports_join_the_run_whose_model_was_attacked(trainings, folder, tmp_path):
@@ -594,12 +720,20 @@ def test_reports_join_the_run_whose_model_was_attacked(trainings, folder, tmp_pa
     attacks = [kp.attacks.FGSM("linf", 0.1)]
     report = kp.evaluate(model, x, y, norm="linf", epsilons=[0.1], attacks=attacks)
     assert row.robust_accuracy == report.robust_accuracy(0.1)
+    for changed in ({"objective.epsilon": 0.3}, {"training.seed": 7}):
+        with pytest.raises(ValueError, match="differs from the one"):
+            run._evaluate(toy.replaced(changed), run_, loaded, tmp_path / "no", {"recipe": {}})
+    report = tmp_path / "out" / "report_linf.json"
+    text = report.read_text()
+    report.write_text(text.replace('"norm": "linf"', '"norm": "l2"'))
+    with pytest.raises(ValueError, match=r"the reports in .*damaged 1"):
+        collect(tmp_path / "out", run_.path, say=quietly)
+    facts = json.loads((tmp_path / "out" / "run.json").read_text())
+    (tmp_path / "out" / "run.json").write_text(json.dumps({**facts, "reports": []}))
+    with pytest.raises(ValueError, match="no evaluation was finished"):
+        collect(tmp_path / "out", run_.path, say=quietly)
     run_.write_arrays("best.npz", run_.read_arrays("best.npz")[0], epoch=3)
     with pytest.raises(ValueError, match="not what was attacked there"):
-        collect(tmp_path / "out", run_.path, say=quietly)
-    (tmp_path / "out" / "report_linf.json").unlink()
-    run_ = RunFolder(shutil.copytree(trainings / "plain", tmp_path / "again"))
-    with pytest.raises(FileNotFoundError, match=r"without report_linf\.json"):
         collect(tmp_path / "out", run_.path, say=quietly)
 
 

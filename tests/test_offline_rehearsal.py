@@ -125,7 +125,7 @@ def whole(there):
     assert seconds < 300 and "images a second" in output
     assert f"epoch {EPOCHS}/{EPOCHS}" in output
     names = {path.name for path in out.iterdir()}
-    assert names == {"run.json", "curves.png", "weights.npz.001", "state.npz.001"}
+    assert len(names) == 4 and {"run.json", "curves.png", f"state-{EPOCHS}.npz.001"} < names
     return out
 
 
@@ -149,7 +149,9 @@ def test_resumed_there_it_ends_with_the_same_bits(there, whole, killed):
     command, out, _ = killed
     code, output, _ = there.run(*command, "--resume")
     assert code == 0, output
-    for name in ("weights.npz.001", "state.npz.001"):
+    files = sorted(path.name for path in whole.glob("*.npz.*"))
+    assert len(files) == 2 and files == sorted(path.name for path in out.glob("*.npz.*"))
+    for name in files:
         assert (out / name).read_bytes() == (whole / name).read_bytes()
 
 
@@ -174,7 +176,7 @@ def test_another_machine_goes_on(recipe, have, whole, killed, tmp_path):
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(a, b, rtol=0.05, atol=0.02)
     code, output, _ = another.run(*command, "--resume")
-    assert code == 0 and "Nothing was left to train" in output
+    assert code == 0 and "whole state" in output
 
 
 def test_it_is_measured_published_and_loaded(recipe, whole, tmp_path):

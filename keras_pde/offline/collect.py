@@ -5,12 +5,11 @@ from pathlib import Path
 from keras_pde import data as datasets
 from keras_pde import parts
 from keras_pde.evaluation import Report
-from keras_pde.offline.parcel import STATE, WEIGHTS
 from keras_pde.recipes import Recipe, RunFolder, curves
-from keras_pde.recipes.finish import attack, kept_model, report_stem, save
+from keras_pde.recipes.finish import attack, kept_model, save
 from keras_pde.recipes.run_folder import BEST, CHECKPOINT, RECIPE, RUN, digest, read_arrays
 
-_NOT_OF_A_RUN = ("recipe", "parts", "state_without", "attacked")
+_NOT_OF_A_RUN = ("recipe", "parts", "state_without")
 
 
 def collect(
@@ -45,6 +44,7 @@ def collect(
     returned, folder = Path(returned), RunFolder(out)
     facts = _facts(returned)
     recipe = Recipe.of(facts["recipe"])
+    loaded = datasets.load(recipe.data.name, data_dir=data_dir, download=download)
     with folder.locked():
         if "attacked" in facts:
             reports = _joined_reports(returned, folder, recipe, facts)
@@ -52,7 +52,6 @@ def collect(
             _check_place(folder, recipe, facts)
             _write_run(returned, folder, recipe, facts)
             reports = []
-        loaded = datasets.load(recipe.data.name, data_dir=data_dir, download=download)
         model = kept_model(recipe, folder, loaded)
         if evaluate:
             reports = attack(recipe, folder, loaded, model, say, progress)
@@ -107,8 +106,7 @@ def _check_place(folder, recipe, facts):
 def _write_run(returned, folder, recipe, facts):
     """The files of a run, as they were there but for the rounding on the way."""
     weights, state = (
-        _arrays(returned, stem, facts["parts"][stem.removesuffix(".npz")])
-        for stem in (WEIGHTS, STATE)
+        _arrays(returned, kind, facts["parts"][kind]) for kind in ("weights", "state")
     )
     progress = {key: facts[key] for key in ("epochs", "starts", "history", "kept")}
     folder.write_arrays(BEST, weights, epoch=facts["kept"]["epoch"])
@@ -120,13 +118,11 @@ def _write_run(returned, folder, recipe, facts):
     folder.draw("curves.png", lambda file: curves.plot(facts["history"], file, title, kept))
 
 
-def _arrays(returned, stem, listed):
+def _arrays(returned, kind, listed):
     """The arrays of an archive whose parts came back; none if it was left out."""
     if not listed:
         return []
-    fix = "bring these files again; if they are of other epochs, the process was ended while it "
-    fix += "replaced them"
-    parts.check(returned, listed, f"the archive {stem} in {returned}", fix)
+    parts.check(returned, listed, f"the {kind} in {returned}", "bring these files again")
     buffer = io.BytesIO()
     parts.join(returned, listed, buffer)
     buffer.seek(0)
@@ -134,21 +130,22 @@ def _arrays(returned, stem, listed):
 
 
 def _joined_reports(returned, folder, recipe, facts):
-    """The reports of a run's model, copied to the run."""
+    """The reports of a run's model that were finished, copied to the run."""
     if not (folder / BEST).is_file() or digest(folder / BEST) != facts["attacked"]:
         raise ValueError(
             f"Received the run {folder.path}, whose {BEST} is not what was attacked there; "
             "expected the folder that was packed with --evaluate."
         )
-    names = [f"{report_stem(recipe, i)}.json" for i in range(len(recipe.evaluation))]
-    missing = [name for name in names if not (returned / name).is_file()]
-    if missing:
-        raise FileNotFoundError(
-            f"Received {returned} without {', '.join(missing)}; expected one report of each "
-            "[[evaluation]]: the others were not finished in time."
+    folder.check(recipe, resume=True)
+    if not facts["reports"]:
+        raise ValueError(
+            f"Received {returned}, in which no evaluation was finished; expected at least one "
+            "report: give it more minutes, or fewer images (--set evaluation.0.images=N)."
         )
-    reports = [Report.from_json(returned / name) for name in names]
+    parts.check(returned, facts["reports"], f"the reports in {returned}", "bring these files again")
+    names = [part["file"] for part in facts["reports"]]
     folder.write(RECIPE, recipe.to_toml().encode())  # with the evaluations that were made
+    reports = [Report.from_json(returned / name) for name in names]
     for name, report in zip(names, reports, strict=True):
         folder.write(name, report.to_json().encode())
         folder.draw(name.replace(".json", ".png"), report.plot)

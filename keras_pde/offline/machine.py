@@ -78,28 +78,32 @@ class Machine:
         text = "" if file is None else Path(file).read_text(encoding="utf-8")
         found = {"python": ours, "machine": "x86_64", "glibc": "2.28", "packages": {}}
         start = text.find("{")
-        if start >= 0:  # other output may stand before it
+        if text.lstrip().startswith("["):  # pip list --format=json
+            packages = {canonicalize_name(p["name"]): p["version"] for p in json.loads(text)}
+        elif start >= 0:  # other output may stand before it
             try:
+                del found["packages"]
                 found |= json.JSONDecoder().raw_decode(text[start:])[0]
                 if found.get("system", "Linux") != "Linux":
                     raise ValueError(f"its system is {found['system']}; expected Linux")
                 packages = {canonicalize_name(k): str(v) for k, v in found["packages"].items()}
-            except (ValueError, AttributeError) as error:
+            except (ValueError, AttributeError, KeyError) as error:
                 raise ValueError(
                     f"Received {file}, which is not what the probe prints ({error}); run "
                     "`keras-pde offline probe` for its command."
                 ) from error
         else:
-            packages = dict(_listed(line) for line in text.splitlines() if _is_entry(line))
+            lines = map(str.strip, text.splitlines())
+            packages = dict(_listed(line) for line in lines if _is_entry(line))
             if file is not None and not packages:
                 raise ValueError(
                     f"Received {file} without packages; expected a name a line, or the probe's "
                     "output."
                 )
         version = python or found["python"]
-        short = re.match(r"3\.\d+", version)
-        if short is None:
-            raise ValueError(f"Received the Python version {version!r}; expected such as 3.12.")
+        short = re.match(r"3\.(\d+)", version)
+        if short is None or int(short[1]) < 11:
+            raise ValueError(f"Received the Python version {version!r}; expected 3.11 or newer.")
         glibc = re.fullmatch(r"2\.(\d+).*", found["glibc"])
         minor = int(glibc[1]) if glibc else _OLDEST_GLIBC
         return cls(short[0], found["machine"], minor, packages)

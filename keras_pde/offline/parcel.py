@@ -1,6 +1,5 @@
 """What comes back from a machine: few files below a size, whole at each moment."""
 
-import errno
 import json
 import math
 import os
@@ -16,8 +15,8 @@ from keras_pde.parts import Parts
 from keras_pde.recipes.run_folder import BEST, RUN, arrays_as_bytes
 from keras_pde.training import slots
 
-WEIGHTS, STATE = "weights.npz", "state.npz"
 _OTHERS = 2  # run.json, curves.png
+_LEAVE_OUT = ("", "momentum", "all")  # of the state, in this order
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class Limits:
     """What can be brought back.
 
     Attributes:
-        file_mb: megabytes (10^6 bytes) of a file, at most.
+        file_mb: megabytes (10^6 bytes) of a file, at most; at least 0.001.
         files: how many files.
         total_mb: megabytes of all files together.
     """
@@ -35,10 +34,10 @@ class Limits:
     total_mb: float = 64
 
     def __post_init__(self):
-        if not (0 < self.file_mb < math.inf and 0 < self.total_mb < math.inf):
+        if not (0.001 <= self.file_mb < math.inf and 0 < self.total_mb < math.inf):
             raise ValueError(
                 f"Received limits of {self.file_mb} MB a file and {self.total_mb} MB in all; "
-                "expected positive numbers."
+                "expected at least 0.001 MB."
             )
         if self.files <= _OTHERS:
             raise ValueError(
@@ -60,10 +59,13 @@ class Limits:
 class Parcel:
     """Writes down each epoch for the way back; follows a `Journal`.
 
-        weights.npz.001, ...   the weights of the kept epoch, in float16
-        state.npz.001, ...     what another block needs to go on: float32, but the averaged weights
-                               and the optimizer's momentum, which are float16
-        run.json               the journal, the recipe, sizes and digests of these files; comes last
+        weights-E.npz.001, ...   the weights of epoch E, the kept one, in float16
+        state-E.npz.001, ...     what another block needs to go on after epoch E: float32, but the
+                                 averaged weights and the momentum, which are float16
+        run.json                 the journal, the recipe, sizes and digests of these files
+
+    New files come first, then run.json, which makes them count, then the old ones go: whenever the
+    process is ended, run.json and the files that it names are there.
 
     What the limits do not allow is left out of the state: the momentum first, which then starts
     anew, or all of it.
@@ -71,26 +73,42 @@ class Parcel:
     Args:
         out: folder for the files.
         limits: `Limits`.
-        facts: what run.json says beside the journal's facts.
+        facts: what run.json says beside the journal's facts, with the recipe's tables.
 
     Raises:
-        ValueError: not even the weights can come back.
+        ValueError: the folder holds what another training brought; later, not even the weights can
+            come back.
     """
 
     def __init__(self, out, limits, facts):
         self.out, self.limits, self.facts = Path(out), limits, facts
+        check_out(self.out, facts["recipe"])
         self.out.mkdir(parents=True, exist_ok=True)
         self._left_out = None  # of the state; not yet known
         self._kept = None  # the kept epoch that is in the parcel, and its parts
+        self._parents = [self.out.resolve().parent, self.out]
+        for parent in self._parents:  # what a process left that was killed
+            for leftover in parent.glob(f"{self._prefix}*"):
+                shutil.rmtree(leftover, ignore_errors=True)
 
     def __call__(self, journal):
-        self._write(self.out, journal)
+        staging = self._stage(journal)
+        try:
+            files = sorted(staging.iterdir(), key=lambda path: (path.name == RUN, path.name))
+            for path in files:
+                os.replace(path, self.out / path.name)
+            named = {part["file"] for parts in self._written.values() for part in parts}
+            for stem in ("weights", "state"):
+                for path in self.out.glob(f"{stem}-*.npz.*"):
+                    if path.name not in named:
+                        path.unlink()
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
 
     def rehearse(self, journal) -> float:
         """Seconds of writing; settles what the state has. Nothing is left of it."""
         began = time.monotonic()
-        with tempfile.TemporaryDirectory() as scratch:
-            self._write(Path(scratch), journal)
+        shutil.rmtree(self._stage(journal))
         self._kept = None
         return time.monotonic() - began
 
@@ -105,30 +123,49 @@ class Parcel:
             "with which another block could go on.",
         }[self._left_out]
 
-    def _write(self, out, journal):
-        staging = _beside(out)
+    @property
+    def _prefix(self):
+        return f".{self.out.name}.parcel-"
+
+    def _stage(self, journal):
+        """A folder with the files, on the disk of `out`."""
+        staging = self._folder()
         try:
             if self._kept is None or self._kept[0] != journal.best:
+                epoch = journal.best["epoch"] if journal.best else 0
                 weights = _packed_weights(journal)
-                self._kept = journal.best, self._cut(staging, WEIGHTS, weights)
+                self._kept = journal.best, self._cut(staging, f"weights-{epoch}.npz", weights)
             kept = self._kept[1]
             state = self._state(journal, sum(part["bytes"] for part in kept))
-            written = {"weights": kept, "state": self._cut(staging, STATE, state)}
+            name = f"state-{len(journal.history)}.npz"
+            self._written = {"weights": kept, "state": self._cut(staging, name, state)}
             facts = {**self.facts, **journal.facts, "state_without": self._left_out}
-            text = json.dumps({**facts, **journal.progress_made(), "parts": written}, indent=1)
-            (staging / RUN).write_text(text + "\n", encoding="utf-8")
-            moved = sorted(staging.iterdir(), key=lambda path: (path.name == RUN, path.name))
-            for path in moved:
-                os.replace(path, out / path.name)
-        finally:
+            facts = {**facts, **journal.progress_made(), "parts": self._written}
+            (staging / RUN).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+            return staging
+        except BaseException:
             shutil.rmtree(staging, ignore_errors=True)
+            raise
+
+    def _folder(self):
+        """Beside `out`, so that what is unfinished does not come back; within only if need be."""
+        for parent in self._parents:
+            try:
+                staging = Path(tempfile.mkdtemp(prefix=self._prefix, dir=parent))
+            except OSError:
+                if parent == self.out:
+                    raise
+                continue
+            if parent == self.out or staging.stat().st_dev == self.out.stat().st_dev:
+                return staging  # files can be moved from it
+            staging.rmdir()
 
     def _state(self, journal, weights):
         """The state as bytes, with what there is room for; empty for none."""
-        tried = ("", "momentum", "all") if self._left_out is None else (self._left_out,)
+        tried = _LEAVE_OUT[_LEAVE_OUT.index(self._left_out or "") :]
         for left_out in tried:
             state = b"" if left_out == "all" else _packed_state(journal, left_out)
-            if self._left_out is not None or self.limits.allow(weights, len(state)):
+            if self.limits.allow(weights, len(state)):
                 self._left_out = left_out
                 return state
         raise ValueError(
@@ -144,6 +181,23 @@ class Parcel:
         with Parts(folder, stem, self.limits.bytes) as parts:
             parts.write(data)
         return parts.written
+
+
+def check_out(out, recipe):
+    """Refuses a folder with what another recipe brought, which would be lost.
+
+    Args:
+        out: a folder.
+        recipe: the recipe's tables.
+    """
+    there = {}
+    if (out / RUN).is_file():
+        there = json.loads((out / RUN).read_text(encoding="utf-8")).get("recipe")
+    if there and there != recipe:
+        raise ValueError(
+            f"Received the folder {out}, which holds what came of another recipe, "
+            f"{there.get('title')!r}; expected a new one: pass another --out."
+        )
 
 
 def half(array):
@@ -175,18 +229,3 @@ def _packed_state(journal, left_out):
             value = half(value)
         values.append(value)
     return arrays_as_bytes(values)  # without facts, which would grow from epoch to epoch
-
-
-def _beside(out):
-    """A folder on the same disk that does not come back; within `out` only if there is no other."""
-    for parent in (out.resolve().parent, out):
-        try:
-            staging = Path(tempfile.mkdtemp(prefix=".parcel-", dir=parent))
-            (staging / "x").touch()
-            os.replace(staging / "x", out / ".x")
-            (out / ".x").unlink()
-            return staging
-        except OSError as error:
-            if parent == out or error.errno not in (errno.EXDEV, errno.EACCES, errno.EROFS):
-                raise
-            shutil.rmtree(staging, ignore_errors=True)

@@ -1,21 +1,19 @@
-"""What offline.pyz hands over to, on a machine without a network: a training within its minutes."""
+"""What offline.pyz hands over to, on a machine without a network: a training in its minutes."""
 
-import os
+import errno
 import shutil
 import sys
-import threading
 import time
 from pathlib import Path
 
 from keras_pde import data, recipes
-from keras_pde.offline.parcel import Limits, Parcel
+from keras_pde.offline.parcel import Limits, Parcel, check_out
 from keras_pde.recipes import RunFolder
 from keras_pde.recipes.finish import attack, kept_model
 from keras_pde.recipes.run_folder import BEST, RECIPE, RUN, digest
 
 _RESERVE = 6.0  # seconds for what follows the last epoch: a picture, and the end of the process
 _SILENCE = 20.0  # seconds
-CUT = 3  # exit code of a process that its own clock ended
 
 
 def main(work, manifest, arguments, began) -> int:
@@ -29,9 +27,6 @@ def main(work, manifest, arguments, began) -> int:
     """
     out = Path(arguments.out).resolve()
     deadline = began + 60 * arguments.max_minutes
-    clock = threading.Timer(deadline - time.time(), _cut, [arguments.max_minutes, out])
-    clock.daemon = True
-    clock.start()
     try:
         _remember_programs(work / "compiled")
         name = _chosen(arguments.recipe, manifest["recipes"])
@@ -55,8 +50,6 @@ def main(work, manifest, arguments, began) -> int:
             raise
         print(f"offline: error: {_explained(error)}", file=sys.stderr)
         return 1
-    finally:
-        clock.cancel()
     _say(f"Ended after {(time.time() - began) / 60:.2f} of {arguments.max_minutes:g} minutes.")
     return 0
 
@@ -66,7 +59,13 @@ def _recipe(work, name, arguments):
     file, trained = work / "recipes" / f"{name}.toml", work / "runs" / name / RECIPE
     changes = dict(_change(text) for text in arguments.set)
     recipe = recipes.load(trained if arguments.resume and trained.exists() else file)
-    return recipe.replaced(changes) if changes else recipe
+    changed = recipe.replaced(changes) if changes else recipe
+    if changed.data.name != recipe.data.name:
+        raise ValueError(
+            f"Received --set data.name={changed.data.name}; expected {recipe.data.name!r}, what is "
+            "in the bundles."
+        )
+    return changed
 
 
 def _train(recipe, folder, loaded, out, facts, arguments, minutes):
@@ -124,15 +123,26 @@ def _data(work, manifest, recipe):
 
 
 def _evaluate(recipe, folder, loaded, out, facts):
-    """Attacks the kept model of a run; each report stands as soon as it is made."""
+    """Attacks the kept model of a run; each report counts as soon as it is made."""
+    folder.check(recipe, resume=True)
+    check_out(out, recipe.values)
     out.mkdir(parents=True, exist_ok=True)
-    reports = RunFolder(out)
-    weights = digest(folder / BEST)
-    made = folder.read_json(RUN)
-    reports.write_json(RUN, {**made, **facts, "attacked": weights, "parts": {}})
+    for old in out.glob("report_*"):
+        old.unlink()
+    returned = RunFolder(out)
+    attacked = {"attacked": digest(folder / BEST), "parts": {}, "reports": []}
+    facts = {**folder.read_json(RUN), **facts, **attacked}
+
+    def finished(name):
+        size = (out / name).stat().st_size
+        facts["reports"].append({"file": name, "bytes": size, "sha256": digest(out / name)})
+        returned.write_json(RUN, facts)
+
+    returned.write_json(RUN, facts)
     images = recipe.evaluation[0].images or len(loaded.x_test)
-    _say(f"Attacks the model of epoch {made['kept']['epoch']} on {images} test images.")
-    attack(recipe, reports, loaded, kept_model(recipe, folder, loaded), _say, _Progress())
+    _say(f"Attacks the model of epoch {facts['kept']['epoch']} on {images} test images.")
+    model = kept_model(recipe, folder, loaded)
+    attack(recipe, returned, loaded, model, _say, _Progress(), finished)
     _say("keras-pde offline collect, into the run that was packed, states it on its card.")
 
 
@@ -157,17 +167,8 @@ def _explained(error):
             "it is), the model's width, or data.limit; what was written down stands. "
             f"({text[:200]})"
         )
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"The disk is full ({text}). Make room, then go on with --resume."
     if isinstance(error, ModuleNotFoundError):
         return f"This machine lacks the package {error.name}: pack again with --bring {error.name}."
     return text
-
-
-def _cut(minutes, out):
-    """Ends the process at once: it must not outlast its minutes, whatever it waits for."""
-    print(
-        f"offline: error: The {minutes:g} minutes are over. What was written down of finished "
-        f"epochs is in {out}; --resume goes on.",
-        file=sys.stderr,
-        flush=True,
-    )
-    os._exit(CUT)

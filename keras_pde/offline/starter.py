@@ -10,6 +10,8 @@ import os
 import shutil
 import sys
 import tarfile
+import tempfile
+import threading
 import time
 import zipfile
 from pathlib import Path
@@ -20,6 +22,7 @@ except ImportError:
     from keras_pde import parts
 
 FORMAT = 1
+CUT = 3  # exit code of a process that its own clock ended
 
 
 def main():
@@ -32,6 +35,7 @@ def main():
             _check(folder, manifest)
             print(f"All bundles are here ({len(manifest['bundles'])}), and sound.")
             return 0
+        _start_clock(arguments.max_minutes, arguments.out)
         work = Path(arguments.work or folder / "work").resolve()
         _check_python(manifest)
         _unpack(folder, manifest, work)
@@ -51,6 +55,23 @@ def main():
         )
         return 1
     return run(work, manifest, arguments, began)
+
+
+def _start_clock(minutes, out):
+    """Ends the process when the minutes are over, whatever it waits for."""
+
+    def cut():
+        try:
+            os.set_blocking(2, False)  # nobody may read it
+            text = f"offline: error: The {minutes:g} minutes are over. What was written down of "
+            text += f"finished epochs is in {out}; --resume goes on.\n"
+            os.write(2, text.encode())
+        finally:
+            os._exit(CUT)
+
+    clock = threading.Timer(60 * minutes, cut)
+    clock.daemon = True
+    clock.start()
 
 
 def _parser():
@@ -156,9 +177,12 @@ def _unpack(folder, manifest, work):
             "bundles; pass another with --work, or delete it."
         )
     _check(folder, manifest)
-    staging = work.with_name(f".{work.name}.{os.getpid()}")
+    prefix = f".{work.name}.unpacking-"
+    work.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in work.parent.glob(f"{prefix}*"):  # of a process that was ended
+        shutil.rmtree(leftover, ignore_errors=True)
+    staging = Path(tempfile.mkdtemp(prefix=prefix, dir=work.parent))
     try:
-        staging.mkdir(parents=True)
         joined = staging / "joined.tar"
         with joined.open("wb") as file:
             parts.join(folder, manifest["bundles"], file)

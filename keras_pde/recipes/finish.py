@@ -45,22 +45,25 @@ def finish(recipe, folder, loaded, made, say, progress) -> None:
     )
 
 
-def attack(recipe, folder, loaded, model, say, progress) -> list:
-    """Runs the recipe's evaluations, which leave a report and a picture each; the `Report`s."""
+def attack(recipe, folder, loaded, model, say, progress, finished=None) -> list:
+    """Runs the recipe's evaluations, which leave a report and a picture each; the `Report`s.
+
+    Args:
+        recipe, folder, loaded, say, progress: as in `finish`.
+        model: the kept model.
+        finished: function of a report's file name, called when it stands; `None` for none.
+    """
     reports = []
     for index, evaluation in enumerate(recipe.evaluation):
         report = _evaluate(model, recipe, evaluation, loaded, progress)
-        stem = report_stem(recipe, index)
+        stem = f"report_{evaluation.norm}" + (f"_{index}" if index else "")
         folder.write(f"{stem}.json", report.to_json().encode())
+        if finished:
+            finished(f"{stem}.json")
         folder.draw(f"{stem}.png", report.plot)
         say(f"\n{report.table()}\n")
         reports.append(report)
     return reports
-
-
-def report_stem(recipe, index) -> str:
-    """Name of the files of an evaluation, without a suffix."""
-    return f"report_{recipe.evaluation[index].norm}" + (f"_{index}" if index else "")
 
 
 def save(recipe, folder, loaded, model, made, reports) -> hub.Card:

@@ -35,6 +35,7 @@ class Journal(keras.callbacks.Callback):
         pace: what was measured for that.
         history: one row an epoch.
         best: the row of the epoch that is kept.
+        is_whole: whether a checkpoint was there to be restored.
     """
 
     async_safe = True  # what it does after a batch may happen while the next one runs
@@ -85,9 +86,14 @@ class Journal(keras.callbacks.Callback):
         }
 
     def restore(self) -> int:
-        """Takes up the state of the checkpoint, if there is one; number of finished epochs."""
-        if not (self.folder / CHECKPOINT).exists():
-            return 0
+        """Takes up the state of the checkpoint, if there is one; number of finished epochs.
+
+        Raises:
+            ValueError: it does not fit, or it is missing though the training has not ended.
+        """
+        self.is_whole = (self.folder / CHECKPOINT).exists()
+        if not self.is_whole:
+            return self._restore_facts()
         arrays, facts = self.folder.read_arrays(CHECKPOINT)
         variables = self.variables()
         expected = [tuple(v.shape) for v in variables]
@@ -104,6 +110,21 @@ class Journal(keras.callbacks.Callback):
                 f"this model and optimizer ({len(expected)}): the code changed since. Train anew."
             )
         self.assign(arrays)
+        return self._take_up(facts)
+
+    def _restore_facts(self):
+        """Of a run whose checkpoint did not come back from where it was trained."""
+        facts = self.folder.read_json(RUN) if (self.folder / RUN).exists() else {}
+        if not facts.get("history"):
+            return 0
+        if len(facts["history"]) < facts["epochs"]:
+            raise ValueError(
+                f"Received the run {self.folder.path} without its {CHECKPOINT}; expected it, to go "
+                "on: it was left behind, or did not come back. The kept epoch's model is whole."
+            )
+        return self._take_up(facts)
+
+    def _take_up(self, facts):
         self.history, self.best = facts["history"], facts["kept"]
         self.starts, self.epochs = facts["starts"], facts["epochs"]
         return len(self.history)

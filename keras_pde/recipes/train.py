@@ -123,6 +123,9 @@ def train(
                 journal.epochs = pace.fitting(journal, steps, blocks, say)
                 schedules.adapt(robust.optimizer, recipe.training.epochs, journal.epochs)
             course.run([journal], done, journal.epochs)
+        elif journal.is_whole and callbacks:
+            for follow in callbacks:  # its last call may have failed
+                follow(journal)
         elif folder.state() == "finished":
             say("It is finished already: nothing is left to do.")
             return folder
