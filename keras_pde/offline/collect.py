@@ -38,8 +38,9 @@ def collect(
 
     Example:
 
-    >>> run = kp.offline.collect("came_back", "runs/cifar10-linf")
-    >>> model = kp.load_model(run / "model")
+    >>> from keras_pde import load_model, offline
+    >>> run = offline.collect("came_back", "runs/cifar10-linf")
+    >>> model = load_model(run / "model")
     """
     returned, folder = Path(returned), RunFolder(out)
     facts = _facts(returned)

@@ -39,7 +39,8 @@ def probe() -> str:
 
     Example:
 
-    >>> print(keras_pde.offline.probe())
+    >>> from keras_pde import offline
+    >>> print(offline.probe())
     """
     needed = json.dumps(sorted(_closure())).replace('"', "'")
     return f'python3 -c "{_PROBE.replace("NEEDED", needed)}"'

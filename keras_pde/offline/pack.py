@@ -68,8 +68,9 @@ def pack(
 
     Example:
 
-    >>> recipe = kp.recipes.load("zoo/recipes/cifar10-linf.toml")
-    >>> kp.offline.pack(recipe, "to_carry", have="probe.json", max_mb=60)
+    >>> from keras_pde import offline, recipes
+    >>> recipe = recipes.load("zoo/recipes/cifar10-linf.toml")
+    >>> offline.pack(recipe, "to_carry", have="probe.json", max_mb=60)
     """
     if not 0.5 <= max_mb < math.inf:
         raise ValueError(f"Received max_mb={max_mb!r}; expected megabytes, at least 0.5.")
