@@ -67,7 +67,7 @@ class Parcels:
         self.out, self.facts, self.made = out, {"recipe": recipe.values}, {}
 
     def add(self, name, size):
-        self.made[name] = Parcel(self.out / name, Limits(16, 8, (size + 2**20) / 1e6), self.facts)
+        self.made[name] = Parcel(self.out / name, Limits(16, 8, (size + 300_000) / 1e6), self.facts)
         return self.made[name]
 
     def rehearse(self, journal):

@@ -15,7 +15,7 @@ from keras_pde.parts import Parts
 from keras_pde.recipes.run_folder import BEST, RUN, arrays_as_bytes
 from keras_pde.training import slots
 
-_OTHERS = 2  # run.json, curves.png
+_OTHERS, _THEIR_BYTES = 2, 300_000  # run.json, curves.png
 _LEAVE_OUT = ("", "momentum", "all")  # of the state, in this order
 
 
@@ -48,7 +48,7 @@ class Limits:
     def allow(self, *sizes) -> bool:
         """Whether archives of so many bytes can come back together, cut into files."""
         count = sum(math.ceil(size / self.bytes) for size in sizes)
-        return count <= self.files - _OTHERS and sum(sizes) <= self.total_mb * 10**6 - 2**20
+        return count <= self.files - _OTHERS and sum(sizes) <= self.total_mb * 10**6 - _THEIR_BYTES
 
     @property
     def bytes(self) -> int:
