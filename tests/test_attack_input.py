@@ -148,7 +148,8 @@ def test_a_saturated_model_is_not_refused():
     steep = linear(1e4 * kernel_of(3, 6))
     soft = keras.Sequential([steep, layers.Softmax()])
     y = classes(steep, X)
-    assert set(np.unique(soft.predict(X, verbose=0))) == {0, 1}
+    outputs = soft.predict(X, verbose=0)
+    assert np.minimum(outputs, 1 - outputs).max() < 1e-6  # some processors round 1 down
     for model in (steep, soft):
         assert FGSM("linf", 0.1)(model, X, y).success.shape == (8,)
 

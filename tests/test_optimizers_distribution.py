@@ -53,7 +53,7 @@ def results():
 @pytest.mark.parametrize("case", CASES)
 def test_two_replicas_equal_one_device(results, case):
     one, two = results[case]
-    np.testing.assert_allclose(two["losses"], one["losses"], rtol=1e-6)
+    np.testing.assert_allclose(two["losses"], one["losses"], rtol=5e-6)  # of float32 sums
     for a, b in zip(one["weights"], two["weights"], strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-6, atol=1e-6)
 

@@ -196,7 +196,7 @@ def _are_probabilities(outputs) -> bool:
 
 def _are_saturated(probabilities) -> bool:
     """Whether all are 0 or 1: the gradient is zero then, though the model be differentiable."""
-    return bool(np.all((probabilities < _TINY) | (probabilities == 1)))
+    return bool(np.all((probabilities < _TINY) | (probabilities > 1 - 1e-6)))  # 1, or a bit less
 
 
 def host():
