@@ -81,7 +81,7 @@ def check(folder, parts, where, fix):
             missing.append(number)
         elif path.stat().st_size != part["bytes"]:
             damaged.append(f"{number} ({path.stat().st_size} of {part['bytes']} bytes)")
-        elif _digest(path) != part["sha256"]:
+        elif digest(path) != part["sha256"]:
             damaged.append(f"{number} (another SHA-256)")
     if not missing and not damaged:
         return
@@ -103,6 +103,7 @@ def join(folder, parts, target):
             shutil.copyfileobj(source, target)
 
 
-def _digest(path):
+def digest(path) -> str:
+    """SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -86,9 +86,5 @@ def changed(path, arguments):
         "training.seed": arguments.seed,
     }
     changes = {key: value for key, value in changes.items() if value is not None}
-    for text in arguments.set:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise ValueError(f"Received --set {text}; expected --set KEY=VALUE.")
-        changes[key] = recipes.parse_value(value)
+    changes |= map(recipes.parse_change, arguments.set)
     return recipe.replaced(changes) if changes else recipe

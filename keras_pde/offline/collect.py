@@ -7,7 +7,7 @@ from keras_pde import parts
 from keras_pde.evaluation import Report
 from keras_pde.recipes import Recipe, RunFolder, curves
 from keras_pde.recipes.finish import attack, kept_model, save
-from keras_pde.recipes.run_folder import BEST, CHECKPOINT, RECIPE, RUN, digest, read_arrays
+from keras_pde.recipes.run_folder import BEST, CHECKPOINT, RECIPE, RUN, read_arrays
 
 _NOT_OF_A_RUN = ("recipe", "parts", "state_without")
 
@@ -132,7 +132,7 @@ def _arrays(returned, kind, listed):
 
 def _joined_reports(returned, folder, recipe, facts):
     """The reports of a run's model that were finished, copied to the run."""
-    if not (folder / BEST).is_file() or digest(folder / BEST) != facts["attacked"]:
+    if not (folder / BEST).is_file() or parts.digest(folder / BEST) != facts["attacked"]:
         raise ValueError(
             f"Received the run {folder.path}, whose {BEST} is not what was attacked there; "
             "expected the folder that was packed with --evaluate."

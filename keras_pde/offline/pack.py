@@ -10,12 +10,12 @@ import keras_pde
 from keras_pde import data as datasets
 from keras_pde import environment
 from keras_pde.offline.machine import Machine, fetch
+from keras_pde.offline.starter import FORMAT
 from keras_pde.parts import Parts
 from keras_pde.recipes import Recipe, RunFolder, build
 from keras_pde.recipes.run_folder import BEST, CHECKPOINT, RECIPE, RUN
 
 STEM, MANIFEST, STARTER = "bundle", "bundles.json", "offline.pyz"
-FORMAT = 1
 _BESIDE = 200_000  # bytes, more than what travels beside the bundles
 _PACKAGE = Path(keras_pde.__file__).parent
 

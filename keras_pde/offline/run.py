@@ -8,9 +8,10 @@ from pathlib import Path
 
 from keras_pde import data, recipes
 from keras_pde.offline.parcel import Limits, Parcel, check_out
+from keras_pde.parts import digest
 from keras_pde.recipes import RunFolder
 from keras_pde.recipes.finish import attack, kept_model
-from keras_pde.recipes.run_folder import BEST, RECIPE, RUN, digest
+from keras_pde.recipes.run_folder import BEST, RECIPE, RUN
 
 _RESERVE = 6.0  # seconds for what follows the last epoch: a picture, and the end of the process
 _SILENCE = 20.0  # seconds
@@ -57,7 +58,7 @@ def main(work, manifest, arguments, began) -> int:
 def _recipe(work, name, arguments):
     """What was packed, or, to go on, what is in training, changed by --set."""
     file, trained = work / "recipes" / f"{name}.toml", work / "runs" / name / RECIPE
-    changes = dict(_change(text) for text in arguments.set)
+    changes = dict(map(recipes.parse_change, arguments.set))
     recipe = recipes.load(trained if arguments.resume and trained.exists() else file)
     changed = recipe.replaced(changes) if changes else recipe
     if changed.data.name != recipe.data.name:
@@ -84,13 +85,6 @@ def _train(recipe, folder, loaded, out, facts, arguments, minutes):
     )
     shutil.copyfile(run / "curves.png", out / "curves.png")
     _say(parcel.described())
-
-
-def _change(text):
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise ValueError(f"Received --set {text}; expected --set KEY=VALUE.")
-    return key, recipes.parse_value(value)
 
 
 def _chosen(name, packed):

@@ -244,6 +244,18 @@ def _renamed(key, old, new):
     )
 
 
+def parse_change(text: str) -> tuple[str, Any]:
+    """The key and the value of "KEY=VALUE", as the commands take it with --set.
+
+    Raises:
+        ValueError: there is no equals sign.
+    """
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"Received --set {text}; expected --set KEY=VALUE.")
+    return key, parse_value(value)
+
+
 def parse_value(text: str) -> Any:
     """A value as TOML writes it; what is none is taken as a string."""
     try:

@@ -1,7 +1,6 @@
 """The folder of a training: what it holds, and how it survives kills, full disks and rivals."""
 
 import contextlib
-import hashlib
 import io
 import json
 import os
@@ -183,12 +182,6 @@ class RunFolder:
                 f"Received {self / name}, which is damaged ({error}); delete it to train from the "
                 "start, or bring back a copy."
             ) from error
-
-
-def digest(path) -> str:
-    """SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def arrays_as_bytes(arrays, **facts) -> bytes:
