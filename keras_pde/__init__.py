@@ -4,6 +4,7 @@ from keras_pde import analysis, attacks, data, layers, models, optimizers, recip
 from keras_pde.evaluation import Report, evaluate
 from keras_pde.hub import list_models, load_model, save_model
 from keras_pde.odeint import odeint
+from keras_pde.threat import Threat
 from keras_pde.training import RobustModel, callbacks, objectives
 
 __version__ = "0.1.0"
@@ -11,6 +12,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Report",
     "RobustModel",
+    "Threat",
     "analysis",
     "attacks",
     "callbacks",

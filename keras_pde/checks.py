@@ -13,7 +13,7 @@ def check_images(images, bounds=(0.0, 1.0), what="images"):
 
     Args:
         images: array `(batch, ...)`.
-        bounds: `(low, high)` range of the entries, or `None` for no limit.
+        bounds: range of the entries, from `check_bounds`; `None` for no limit.
         what: how the error names the argument.
 
     Raises:
@@ -26,7 +26,8 @@ def check_images(images, bounds=(0.0, 1.0), what="images"):
         )
     if math.prod(shape) == 0 or len(shape) == 0:
         raise ValueError(f"Received {what} of shape {shape}; expected at least one example.")
-    low, high = float(np.min(images)), float(np.max(images))
+    lows, highs = np.min(images, axis=0), np.max(images, axis=0)
+    low, high = float(np.min(lows)), float(np.max(highs))
     if not (np.isfinite(low) and np.isfinite(high)):
         raise ValueError(
             f"Received {what} with NaN or infinite entries; expected finite numbers. "
@@ -34,28 +35,75 @@ def check_images(images, bounds=(0.0, 1.0), what="images"):
         )
     if bounds is None:
         return
-    slack = 1e-6 * (bounds[1] - bounds[0])
-    if low < bounds[0] - slack or high > bounds[1] + slack:
+    least, most = limits(bounds)
+    if not _broadcasts(least + most, lows.shape):
+        raise ValueError(
+            f"Received {what} of shape {shape} for bounds of shape {(least + most).shape}; "
+            "expected bounds that broadcast to one example."
+        )
+    slack = 1e-6 * (most - least)
+    if np.any(lows < least - slack) or np.any(highs > most + slack):
         fix = (
             "divide by 255 (and put any normalisation into the model as a layer)"
             if low >= 0 and 2 < high <= 255
             else "put the normalisation into the model as a layer"
         )
         raise ValueError(
-            f"Received {what} in [{low:.4g}, {high:.4g}]; expected [{bounds[0]:g}, {bounds[1]:g}], "
+            f"Received {what} in [{low:.4g}, {high:.4g}]; expected {bounds_text(bounds)}, "
             f"the units of epsilon. Either {fix}, or pass `bounds=` of your own units "
             "(epsilon is then in those units too)."
         )
 
 
+def _broadcasts(array, shape):
+    try:
+        return np.broadcast_shapes(array.shape, shape) == shape
+    except ValueError:
+        return False
+
+
 def check_bounds(bounds):
-    """`(low, high)` as a tuple of floats, or `None`; a `ValueError` if it is neither."""
+    """The range of valid examples as `(low, high)`, each a float or nested tuples of floats.
+
+    Args:
+        bounds: a pair of numbers or arrays, the latter with a value per channel or feature; or
+            `None` for no limit, which is returned as it is.
+
+    Raises:
+        ValueError: it is none of these, or low is not below high everywhere.
+    """
     if bounds is None:
         return None
-    values = tuple(float(b) for b in np.ravel(bounds))
-    if len(values) != 2 or not -np.inf < values[0] < values[1] < np.inf:
-        raise ValueError(f"Received bounds={bounds}; expected (low, high), low < high, or None.")
-    return values
+    try:
+        low, high = (np.asarray(bound) for bound in bounds)
+        fits = low.dtype.kind in _NUMBERS and high.dtype.kind in _NUMBERS
+        fits = fits and bool(np.all(-np.inf < low) and np.all(low < high) and np.all(high < np.inf))
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"Received bounds={bounds}; expected (low, high), low < high, numbers or arrays of one "
+            "per channel or feature, or None."
+        )
+    return _plain(low.astype("float64").tolist()), _plain(high.astype("float64").tolist())
+
+
+def _plain(value):
+    return tuple(map(_plain, value)) if isinstance(value, list) else value
+
+
+def limits(bounds):
+    """`(low, high)` of bounds that `check_bounds` has returned, as float64 arrays."""
+    return tuple(np.asarray(bound, "float64") for bound in bounds)
+
+
+def bounds_text(bounds) -> str:
+    """Bounds as sentences name them: [0, 1], or with the least and the largest of many."""
+    if bounds is None:
+        return "no bounds"
+    low, high = limits(bounds)
+    text = f"[{low.min():g}, {high.max():g}]"
+    return f"{text} (bounds of shape {(low + high).shape})" if (low + high).ndim else text
 
 
 def class_labels(labels, num_classes, num_examples=None):
@@ -119,29 +167,3 @@ def check_number(value, what, least=-math.inf, above=-math.inf, most=math.inf, b
     high = f" and at most {most:g}" if most < math.inf else ""
     high += f" and below {below:g}" if below < math.inf else ""
     raise ValueError(f"Received {what}={value!r}; expected a finite number {low}{high}.")
-
-
-def check_radii(radii, norm, bounds, what, zero=False):
-    """Refuses lengths that are no radius, and, in Linf, those that reach every image.
-
-    Args:
-        radii: numbers.
-        norm: name of the norm.
-        bounds: `(low, high)` range of the images, or `None` for no limit.
-        what: how the error names the argument.
-        zero: whether 0 is allowed.
-
-    Raises:
-        ValueError: with what was received, what was expected, and an example.
-    """
-    width = bounds[1] - bounds[0] if bounds and norm == "linf" else math.inf
-    if all((r >= 0 if zero else r > 0) and r < width for r in radii):
-        return
-    limits = ("of at least 0" if zero else "above 0") + (
-        f" and below {width:g}" * (width < math.inf)
-    )
-    units = f" in the units of images in [{bounds[0]:g}, {bounds[1]:g}]" if bounds else ""
-    raise ValueError(
-        f"Received {what} = {radii[0] if len(radii) == 1 else list(radii)} in {norm!r}; expected "
-        f"finite lengths {limits}{units}, such as 8/255 for 8 in 0-255."
-    )

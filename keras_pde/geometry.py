@@ -9,6 +9,7 @@ measured in the dual of the norm that measures perturbations:
 import math
 from abc import ABC, abstractmethod
 
+import numpy as np
 from keras import ops
 
 from keras_pde import noise
@@ -21,6 +22,11 @@ def _axes(x):
 
 def _flat(x):
     return ops.reshape(x, (-1, math.prod(x.shape[1:])))
+
+
+def _total(values, shape):
+    """Sum over an example's entries, to which the values broadcast; exact where they are equal."""
+    return np.sum(values) * (math.prod(shape) / np.size(values))
 
 
 def per_example(values, x):
@@ -73,6 +79,15 @@ class Norm(ABC):
             radius: scalar or `(batch,)`, not negative.
         """
 
+    @abstractmethod
+    def diameter(self, width, shape) -> float:
+        """Length of the diagonal of a box.
+
+        Args:
+            width: widths of its sides, a NumPy array that broadcasts to the shape.
+            shape: shape of one example.
+        """
+
     def rescale(self, x, length):
         """Each example scaled to that length in this norm; zero stays zero."""
         return _safe_divide(x, per_example(self.norm(x), x)) * per_example(length, x)
@@ -123,6 +138,9 @@ class L2(Norm):
         root = ops.where(positive, root, ops.zeros_like(squares))
         return root * ops.reshape(scale, (-1,))
 
+    def diameter(self, width, shape):
+        return float(np.sqrt(_total(np.square(width), shape)))
+
     def steepest(self, gradient):
         scale = ops.max(ops.abs(gradient), axis=_axes(gradient), keepdims=True)
         unit = _safe_divide(gradient, scale)
@@ -147,6 +165,9 @@ class Linf(Norm):
     def norm(self, x):
         return ops.max(_magnitude(x), axis=_axes(x))
 
+    def diameter(self, width, shape):
+        return float(np.max(width))
+
     def steepest(self, gradient):
         return ops.sign(gradient)
 
@@ -166,6 +187,9 @@ class L1(Norm):
 
     def norm(self, x):
         return ops.sum(_magnitude(x), axis=_axes(x))
+
+    def diameter(self, width, shape):
+        return float(_total(width, shape))
 
     def steepest(self, gradient):
         flat = _flat(gradient)

@@ -1,6 +1,5 @@
 """From a `Report` to the rows of a card, and back: the rows measured again."""
 
-import inspect
 import json
 
 from keras_pde import registry
@@ -121,6 +120,4 @@ def _attack_of(config):
     name = config.pop("class", None)
     if name not in classes:
         raise unknown_name("attack on a card", name, classes)
-    if "epsilon" in inspect.signature(classes[name]).parameters:
-        config["epsilon"] = 0.0  # each radius of the report takes its place
     return classes[name].from_config(config)

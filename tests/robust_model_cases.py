@@ -102,7 +102,23 @@ def assert_same_weights(a, b, rtol=0.0):
         np.testing.assert_allclose(v, w, rtol=rtol, atol=rtol)
 
 
+class Batches(keras.utils.PyDataset):
+    """A dataset for backends beside which there is no TensorFlow."""
+
+    def __init__(self, x, y, batch_size):
+        super().__init__()
+        self.arrays, self.batch_size = (x, y), batch_size
+
+    def __len__(self):
+        return -(-len(self.arrays[0]) // self.batch_size)
+
+    def __getitem__(self, index):
+        return tuple(a[index * self.batch_size :][: self.batch_size] for a in self.arrays)
+
+
 def dataset(x=X, y=Y, batch_size=8):
+    if BACKEND != "tensorflow":
+        return Batches(x, y, batch_size)
     import tensorflow as tf
 
     return tf.data.Dataset.from_tensor_slices((x, y)).batch(batch_size)

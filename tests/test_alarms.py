@@ -202,10 +202,10 @@ def test_alarms_are_in_the_table(x, y):
 class Bare(Attack):
     """An attack with a config as small as may be; it does nothing."""
 
-    loss, label, steps = "ce", "bare", 3
+    loss, label, steps, minimal = "ce", "bare", 3, True
 
     def __init__(self, norm, bounds=(0.0, 1.0)):
-        self.norm, self.bounds = norm, bounds
+        super().__init__(norm, bounds=bounds)
 
     def start(self, x, keys):
         return {"images": x}

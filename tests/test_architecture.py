@@ -26,8 +26,9 @@ STEPS = [
     {"attacks"},
     {"models"},
     {"layers", "odeint", "optimizers"},
-    {"data", "geometry", "autodiff", "compiled", "integrators"},
-    {"noise", "checks", "environment", "parts", "units"},
+    {"data", "integrators", "threat"},
+    {"geometry", "autodiff", "compiled"},
+    {"noise", "checks", "environment", "parts", "text"},
     {"registry"},
 ]
 RANK = {name: rank for rank, step in enumerate(STEPS) for name in step}
@@ -82,6 +83,7 @@ def test_public_names():
     assert set(kp.__all__) == {
         "Report",
         "RobustModel",
+        "Threat",
         "analysis",
         "attacks",
         "callbacks",

@@ -111,7 +111,8 @@ class Liar(Attack):
     label = "liar"
 
     def __init__(self, norm, lie, epsilon=0.1, bounds=(0.0, 1.0)):
-        self.norm, self.lie, self.epsilon, self.bounds = norm, lie, epsilon, bounds
+        super().__init__(norm, epsilon, bounds)
+        self.lie = lie
 
     def start(self, x, keys):
         return {"images": x}

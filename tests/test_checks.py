@@ -8,7 +8,6 @@ from keras_pde.checks import (
     check_count,
     check_images,
     check_number,
-    check_radii,
     class_labels,
 )
 
@@ -122,19 +121,6 @@ def test_labels_of_a_few_special_shapes():
 def test_bad_labels(labels, message):
     with pytest.raises(ValueError, match=f"Received.*{message}"):
         class_labels(labels, 3, 3)
-
-
-def test_good_radii_pass():
-    check_radii([0.1, 7.0], "l2", (0, 1), "epsilons")
-    check_radii([8], "linf", (0, 255), "epsilon")
-    check_radii([8], "linf", None, "epsilon")
-    check_radii([0], "linf", (0, 1), "epsilon", zero=True)
-
-
-@pytest.mark.parametrize("radii", [[8], [1.0], [0], [-0.1], [np.nan], [np.inf], [0.1, 8]])
-def test_lengths_that_are_no_radius_are_refused(radii):
-    with pytest.raises(ValueError, match=r"epsilon = .*; expected .*such as 8/255"):
-        check_radii(radii, "linf", (0, 1), "epsilon")
 
 
 @pytest.mark.parametrize("value", [3, 3.0, np.int64(3), np.float32(3)])

@@ -19,11 +19,16 @@ from robust_model_cases import (
     functional,
     robust,
     sequential,
-    tensorflow_only,
 )
 
 import keras_pde as kp
-from keras_pde.training.objectives import Adversarial, Plain, Tikhonov
+from keras_pde.training.objectives import (
+    Adversarial,
+    GradientPenalty,
+    MaxGradientPenalty,
+    Plain,
+    Tikhonov,
+)
 
 
 def multi_output():
@@ -117,13 +122,67 @@ def test_fit_refuses(x, y, message):
         np.testing.assert_array_equal(a, b)
 
 
-@tensorflow_only
-@pytest.mark.parametrize("x", [255 * X, spoiled(X, np.nan)])
-def test_fit_refuses_a_dataset_on_another_scale(x):
-    wrapper = robust(Adversarial("l2", 0.1), sequential())
+# What is in units of the images: a perturbation, and the gradient that a penalty measures.
+IN_UNITS = {"adversarial": Adversarial("l2", 0.1), "penalty": Tikhonov(0.1)}
+
+
+@pytest.mark.parametrize("objective", IN_UNITS.values(), ids=IN_UNITS)
+@pytest.mark.parametrize("x", [255 * X, spoiled(X, np.nan)], ids=["scale", "nan"])
+def test_a_dataset_on_another_scale_is_refused_and_changes_nothing(objective, x):
+    wrapper = robust(objective, sequential())
     wrapper.compile("sgd", cross_entropy())
-    with pytest.raises(ValueError, match=r"^Received images outside .*divide by 255"):
+    before = arrays(wrapper)
+    with pytest.raises(ValueError, match=r"^Received (images outside|x in|x with NaN)"):
         wrapper.fit(dataset(x), verbose=0, shuffle=False)
+    for a, b in zip(before, arrays(wrapper), strict=True):
+        np.testing.assert_array_equal(a, b)
+    history = wrapper.fit(dataset(X), epochs=2, verbose=0, shuffle=False).history
+    assert np.isfinite(history["loss"]).all() and "outside" not in history
+
+
+@pytest.mark.parametrize("settings", [{}, {"jit_compile": True}, EAGER], ids=["", "jit", "eager"])
+def test_a_later_batch_on_another_scale_ends_the_epoch(settings):
+    wrapper = robust(Adversarial("l2", 0.1), sequential())
+    wrapper.compile("sgd", cross_entropy(), **settings)
+    late = X.copy()
+    late[20:] *= 255
+    checkpoints = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: pytest.fail("too late"))
+    with pytest.raises(ValueError, match=r"^Received images outside .*divide by 255"):
+        wrapper.fit(
+            dataset(late),
+            validation_data=(X, Y),
+            callbacks=[checkpoints],
+            verbose=0,
+            shuffle=False,
+        )
+
+
+@pytest.mark.parametrize("objective", IN_UNITS.values(), ids=IN_UNITS)
+def test_single_batches_on_another_scale_are_refused(objective):
+    wrapper = robust(objective, sequential())
+    wrapper.compile("sgd", cross_entropy())
+    with pytest.raises(ValueError, match=r"^Received x in .*divide by 255"):
+        wrapper.train_on_batch(255 * X, Y)
+    assert np.isfinite(wrapper.train_on_batch(X, Y)[0])
+
+
+def test_a_plain_loss_has_no_units():
+    wrapper = robust(Plain(), sequential())
+    wrapper.compile("sgd", cross_entropy())
+    wrapper.fit(dataset(255 * X), verbose=0, shuffle=False)
+    penalised = robust(Tikhonov(0.1, bounds=None), sequential())
+    penalised.compile("sgd", cross_entropy())
+    penalised.fit(dataset(255 * X), verbose=0, shuffle=False)
+
+
+def test_the_range_of_an_objective_is_that_of_its_terms():
+    penalty = GradientPenalty("l2", 0.1, bounds=(0, 255))
+    assert (Plain() + penalty).image_range == (0.0, 255.0)
+    assert (Adversarial("l2", 0.1) + penalty).image_range == (0.0, 1.0)
+    assert (Adversarial("l2", 0.1, bounds=None) + penalty).image_range is None
+    assert Plain().__add__(GradientPenalty("l2", 0.1, bounds=None)).image_range is None
+    with pytest.raises(ValueError, match=r"penalties for images in \[0, 255\] and in \[0, 1\]"):
+        penalty + MaxGradientPenalty(0.1)
 
 
 def test_integer_images_and_other_bounds():

@@ -11,12 +11,20 @@ image lies in the box, so the second projection never lengthens the perturbation
 import keras
 from keras import ops
 
+from keras_pde.checks import limits
 from keras_pde.geometry import per_example
 
 
 def to_bounds(images, bounds):
     """Clips images to the box `(low, high)`; `None` means no box."""
-    return images if bounds is None else ops.clip(images, *bounds)
+    return images if bounds is None else ops.clip(images, *edges(bounds, images.dtype))
+
+
+def edges(bounds, dtype):
+    """Both ends of the box: numbers, or tensors that broadcast to the images."""
+    if all(isinstance(bound, float) for bound in bounds):
+        return bounds
+    return tuple(ops.convert_to_tensor(bound, dtype) for bound in limits(bounds))
 
 
 def feasible(images, clean, norm, epsilon, bounds):
@@ -31,7 +39,8 @@ def movable(gradient, images, bounds):
     """
     if bounds is None:
         return gradient
-    blocked = ((images >= bounds[1]) & (gradient > 0)) | ((images <= bounds[0]) & (gradient < 0))
+    low, high = edges(bounds, images.dtype)
+    blocked = ((images >= high) & (gradient > 0)) | ((images <= low) & (gradient < 0))
     return ops.where(blocked, ops.zeros_like(gradient), gradient)
 
 

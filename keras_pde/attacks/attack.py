@@ -1,5 +1,6 @@
 """The engine of all attacks: what is common to them, so that an attack is its mathematics only."""
 
+import copy
 import time
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from keras_pde.attacks.target import Target, host, in_batches, pad
 from keras_pde.autodiff import value_and_grad
 from keras_pde.checks import check_images, class_labels
 from keras_pde.registry import Component
+from keras_pde.threat import Threat, within
 
 ROUND = 5  # iterations between two looks at who is finished
 
@@ -55,15 +57,59 @@ class Attack(Component):
     they are, leave the batch, and waiting ones take their place. What comes out is projected,
     clipped and predicted once more, whatever the attack believes.
 
-    Subclasses have the attributes `norm`, `loss`, `bounds`, `restarts` and `seed`, and list in
-    `program` the arguments that change the compiled program (others belong into the state).
+    Subclasses have the attributes `loss`, `restarts` and `seed`, and list in `program` the
+    arguments that change the compiled program (others belong into the state).
+
+    Args:
+        norm: `"l1" | "l2" | "linf"`, norm of the perturbation.
+        epsilon: its largest length: a number, text such as `"8/255"`, or `None` for an attack that
+            gets it later (`at`), or that is `minimal`.
+        bounds: range of valid images, as in `keras_pde.Threat`.
     """
 
     program = ("norm", "loss", "bounds")
     restarts = 1
     stops_when_fooled = True
+    minimal = False  # whether it looks for the smallest perturbation, and so has no epsilon
     seed = 0
-    epsilon = float("inf")
+
+    def __init__(self, norm, epsilon=None, bounds=(0.0, 1.0)):
+        self.threat = Threat(norm, epsilon, bounds)
+
+    @property
+    def norm(self) -> str:
+        """Norm of the perturbation."""
+        return self.threat.norm
+
+    @property
+    def epsilon(self) -> float | None:
+        """Largest length of the perturbation; `None` if it is not said, or not limited."""
+        return self.threat.epsilon
+
+    @property
+    def bounds(self) -> tuple | None:
+        """Range of valid images."""
+        return self.threat.bounds
+
+    def at(self, epsilon):
+        """A copy of this attack with another radius.
+
+        Example:
+
+        >>> attack = PGD("linf", steps=40)
+        >>> [attack.at(epsilon)(model, x, y).robust_accuracy for epsilon in ("4/255", "8/255")]
+
+        Raises:
+            ValueError: no length, or the attack looks for the smallest perturbation.
+        """
+        if self.minimal:
+            raise ValueError(
+                f"Received epsilon={epsilon!r} for {self.label}, which looks for the smallest "
+                "perturbation and has no radius; expected an attack such as PGD."
+            )
+        other = copy.copy(self)
+        other.threat = self.threat.at(epsilon)
+        return other
 
     @property
     def label(self) -> str:
@@ -113,8 +159,14 @@ class Attack(Component):
             progress: function of (finished, total), called now and then.
 
         Raises:
-            ValueError: unfit images, labels or model: says what was received and expected.
+            ValueError: the attack has no radius, or unfit images, labels or model: says what was
+                received and expected.
         """
+        if self.epsilon is None and not self.minimal:
+            raise ValueError(
+                f"Received {self!r}, which has no radius yet; expected one, as in "
+                f"{type(self).__name__}({self.norm!r}, epsilon=0.1) or attack.at(0.1)."
+            )
         began = time.perf_counter()
         x = np.asarray(x)
         check_images(x, self.bounds, "x")
@@ -155,25 +207,24 @@ class Attack(Component):
     def _verify(self, target, goal, x, candidates, batch_size):
         """Brings candidates back into ball and box, and predicts them again."""
         norm = geometry.get(self.norm)
+        epsilon = float("inf") if self.minimal else self.epsilon
 
         def measure(images, x):
             return ops.convert_to_numpy(norm.norm(ops.convert_to_tensor(images - x)))
 
         def project(candidates, x):
             candidates, clean = ops.convert_to_tensor(candidates), ops.convert_to_tensor(x)
-            images = ops.convert_to_numpy(
-                feasible(candidates, clean, norm, self.epsilon, self.bounds)
-            )
-            # clean + delta is rounded, by more than 1e-5 of a small epsilon: one step of the grid
-            # of floating-point numbers towards the clean image brings it back.
-            beyond = np.reshape(measure(images, x) > self.epsilon, (-1,) + (1,) * (x.ndim - 1))
+            images = ops.convert_to_numpy(feasible(candidates, clean, norm, epsilon, self.bounds))
+            # clean + delta is rounded, by more than the tolerance of a small epsilon: one step of
+            # the grid of floating-point numbers towards the clean image brings it back.
+            beyond = np.reshape(measure(images, x) > epsilon, (-1,) + (1,) * (x.ndim - 1))
             images = np.where(beyond, np.nextafter(images, x), images)
             return images, measure(images, x)
 
         with keras.device(host()):
             images, length = in_batches(project, batch_size, candidates, x)
         finite = np.isfinite(images).reshape(len(x), -1).all(axis=1)
-        allowed = finite & (length > 0) & (length <= self.epsilon * (1 + 1e-5))
+        allowed = finite & (length > 0) & within(length, epsilon)
         wrong = goal.reached(target.predict(images, batch_size)) & allowed
         return images, length, wrong
 

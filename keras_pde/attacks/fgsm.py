@@ -18,7 +18,7 @@ class FGSM(PGD):
     >>> FGSM("linf", epsilon=0.1)(model, x_test, y_test).robust_accuracy
     """
 
-    def __init__(self, norm, epsilon, loss="ce", bounds=(0.0, 1.0)):
+    def __init__(self, norm, epsilon=None, loss="ce", bounds=(0.0, 1.0)):
         super().__init__(norm, epsilon, steps=1, random_start=False, loss=loss, bounds=bounds)
 
     @property

@@ -1,12 +1,10 @@
-import math
-
 from keras import ops
 
 from keras_pde import geometry
 from keras_pde.attacks import losses
 from keras_pde.attacks.ascent import ascent_step, where_rows
 from keras_pde.attacks.attack import Attack
-from keras_pde.checks import check_bounds
+from keras_pde.checks import limits
 from keras_pde.registry import register
 
 _GROWTHS = 20  # enlargements of the radius before the search gives up
@@ -31,10 +29,11 @@ class MinimalDistance(Attack):
         steps: iterations of a trial.
         bisections: largest number of halvings.
         tolerance: relative width of the bracket at which bisection ends.
-        initial_radius: first radius; default 0.3 per pixel: 0.3 in `"linf"`, 0.3 sqrt(N) in
-            `"l2"`, 0.3 N in `"l1"` for N entries, times the width of `bounds`.
+        initial_radius: first radius; default 0.3 of the diameter of `bounds` in the norm: 0.3 in
+            `"linf"`, 0.3 sqrt(N) in `"l2"`, 0.3 N in `"l1"` for N entries in [0, 1] (and without
+            bounds).
         loss: `"ce"`, `"dlr"` or `"margin"`.
-        bounds: `(low, high)` range of valid images, or `None`.
+        bounds: range of valid images, as in `keras_pde.Threat`.
 
     Raises:
         ValueError: an argument is out of range.
@@ -46,6 +45,7 @@ class MinimalDistance(Attack):
     """
 
     stops_when_fooled = False
+    minimal = True
 
     def __init__(
         self,
@@ -57,6 +57,7 @@ class MinimalDistance(Attack):
         loss="ce",
         bounds=(0.0, 1.0),
     ):
+        super().__init__(norm, bounds=bounds)
         losses.get(loss)
         if int(steps) != steps or steps < 1 or int(bisections) != bisections or bisections < 0:
             raise ValueError(
@@ -67,10 +68,9 @@ class MinimalDistance(Attack):
             raise ValueError(f"Received tolerance={tolerance}; expected a number in [0, 1).")
         if initial_radius is not None and not 0 < initial_radius < float("inf"):
             raise ValueError(f"Received initial_radius={initial_radius}; expected it positive.")
-        self.norm, self.loss, self.tolerance = geometry.get(norm).name, loss, float(tolerance)
+        self.loss, self.tolerance = loss, float(tolerance)
         self.steps, self.bisections = int(steps), int(bisections)
         self.initial_radius = None if initial_radius is None else float(initial_radius)
-        self.bounds = check_bounds(bounds)
 
     @classmethod
     def paper2018(cls, norm):
@@ -80,9 +80,8 @@ class MinimalDistance(Attack):
     def _first_radius(self, x):
         if self.initial_radius is not None:
             return self.initial_radius
-        size = math.prod(x.shape[1:])
-        width = 1.0 if self.bounds is None else self.bounds[1] - self.bounds[0]
-        return 0.3 * width * {"linf": 1.0, "l2": math.sqrt(size), "l1": float(size)}[self.norm]
+        low, high = limits(self.bounds or (0.0, 1.0))
+        return 0.3 * geometry.get(self.norm).diameter(high - low, x.shape[1:])
 
     def start(self, x, keys):
         one = ops.ones((x.shape[0],), dtype=x.dtype)

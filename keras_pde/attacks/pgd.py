@@ -4,7 +4,7 @@ from keras_pde import geometry
 from keras_pde.attacks import losses
 from keras_pde.attacks.ascent import ascent_step, to_bounds, where_rows
 from keras_pde.attacks.attack import Attack
-from keras_pde.checks import check_bounds, check_count
+from keras_pde.checks import check_count
 from keras_pde.registry import register
 
 
@@ -18,14 +18,15 @@ class PGD(Attack):
 
     Args:
         norm: `"l1" | "l2" | "linf"`, norm of the perturbation.
-        epsilon: its largest length, in the units of the images. Not negative.
+        epsilon: its largest length, in the units of the images: a number, at least 0, or text such
+            as `"8/255"`; `None` for an attack that gets it later, `attack.at(epsilon)`.
         steps: iterations, at least 1.
         step_size: length of a step in `norm`; default `2.5 * epsilon / steps`.
         restarts: number of runs, each on the images not yet fooled.
         random_start: whether runs start at a random point of the ball (needed for restarts).
         loss: `"ce"` (cross-entropy), `"dlr"` or `"margin"`; the last two see through logits that
             are merely large or bounded.
-        bounds: `(low, high)` range of valid images, or `None`.
+        bounds: range of valid images, as in `keras_pde.Threat`.
         seed: integer; noise is a function of (seed, restart, example).
 
     Raises:
@@ -40,7 +41,7 @@ class PGD(Attack):
     def __init__(
         self,
         norm,
-        epsilon,
+        epsilon=None,
         steps=20,
         step_size=None,
         restarts=1,
@@ -49,9 +50,8 @@ class PGD(Attack):
         bounds=(0.0, 1.0),
         seed=0,
     ):
+        super().__init__(norm, epsilon, bounds)
         losses.get(loss)
-        if not 0 <= epsilon < float("inf"):
-            raise ValueError(f"Received epsilon={epsilon}; expected a length, at least 0.")
         if step_size is not None and not 0 < step_size < float("inf"):
             raise ValueError(f"Received step_size={step_size}; expected a positive length or None.")
         self.steps = check_count(steps, "steps")
@@ -61,10 +61,9 @@ class PGD(Attack):
                 f"Received restarts={restarts} with random_start=False; all runs would be equal. "
                 "Use random_start=True or restarts=1."
             )
-        self.norm, self.epsilon, self.loss = geometry.get(norm).name, float(epsilon), loss
+        self.loss = loss
         self.random_start = random_start
         self.step_size = None if step_size is None else float(step_size)
-        self.bounds = check_bounds(bounds)
         self.seed = int(seed)
 
     @property

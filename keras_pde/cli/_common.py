@@ -5,6 +5,7 @@ import sys
 from contextlib import contextmanager
 
 from keras_pde import data as datasets
+from keras_pde.threat import radius
 
 
 def command(commands, debug, name, run, help, description, kept="Nothing was written."):
@@ -43,6 +44,13 @@ def positive(text):
     if value < 1:
         raise argparse.ArgumentTypeError(f"received {value}; expected at least 1")
     return value
+
+
+def length(text):
+    try:
+        return radius(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def share(text):

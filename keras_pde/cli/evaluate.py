@@ -3,12 +3,12 @@ from pathlib import Path
 import keras
 
 from keras_pde import data as datasets
-from keras_pde.cli._common import add_data, command, positive, progress_bar, say
+from keras_pde.cli._common import add_data, command, length, positive, progress_bar, say
 from keras_pde.evaluation import evaluate
 from keras_pde.evaluation.report import columns
 from keras_pde.hub import load_card, load_model
 from keras_pde.measure import agree, measure_again
-from keras_pde.units import percent, radius, radius_text
+from keras_pde.text import percent
 
 
 def add(commands, debug):
@@ -29,7 +29,7 @@ def add(commands, debug):
     parser.add_argument("--norm", choices=("l1", "l2", "linf"), help="default: the card's, or linf")
     parser.add_argument(
         "--epsilons",
-        type=radius,
+        type=length,
         nargs="+",
         metavar="E",
         help="radii at which to give the robust accuracy, images in [0, 1]; 8/255 is understood "
@@ -90,7 +90,7 @@ def _load(path):
 def _measure_again(card, model, dataset):
     for row in card.measurements:
         attacks = ", ".join(attack["label"] for attack in row.attacks)
-        say(f"{row.norm} {radius_text(row.epsilon)}: {attacks} on {row.images} images ...")
+        say(f"{row.threat}: {attacks} on {row.images} images ...")
     with progress_bar() as progress:
         pairs = measure_again(card, model, dataset.x_test, dataset.y_test, progress)
     if not pairs:
@@ -101,7 +101,7 @@ def _measure_again(card, model, dataset):
         for row, source, result in ((published, "published", ""), (measured, "measured", verdict)):
             low, high = row.robust_interval
             interval = f"{percent(low)} - {percent(high)}"
-            threat = (f"{row.norm} {radius_text(row.epsilon)}", str(row.images))
+            threat = (f"{row.threat}", str(row.images))
             shares = (percent(row.clean_accuracy), percent(row.robust_accuracy))
             rows.append((*threat, source, *shares, interval, result))
     lines = (line.rstrip() for line in columns(rows))

@@ -1,10 +1,10 @@
 import json
 
 from keras_pde import hub
-from keras_pde.cli._common import command, positive, say
+from keras_pde.cli._common import command, length, positive, say
 from keras_pde.evaluation.report import columns
 from keras_pde.hub.board import count
-from keras_pde.units import percent, radius, radius_text
+from keras_pde.text import percent
 
 
 def add(commands, debug):
@@ -19,7 +19,7 @@ def add(commands, debug):
     )
     parser.add_argument("--dataset", metavar="NAME", help="trained on this data set")
     parser.add_argument("--norm", choices=("l1", "l2", "linf"), help="measured in this norm")
-    parser.add_argument("--epsilon", type=radius, metavar="E", help="measured at it, e.g. 8/255")
+    parser.add_argument("--epsilon", type=length, metavar="E", help="measured at it, e.g. 8/255")
     parser.add_argument("--max-params", type=positive, metavar="N", help="at most N parameters")
     parser.add_argument("--architecture", metavar="NAME")
     parser.add_argument("--data-tier", metavar="TIER", help="extra data: none, synthetic or real")
@@ -40,7 +40,7 @@ def _list(arguments):
                     card.name,
                     count(card.parameters),
                     percent(row.clean_accuracy),
-                    f"{row.norm} {radius_text(row.epsilon)}",
+                    str(row.threat),
                     percent(row.robust_accuracy) + " certified" * row.certified,
                     str(row.images),
                     card.weights,

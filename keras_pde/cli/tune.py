@@ -5,7 +5,7 @@ from pathlib import Path
 
 from keras_pde.cli._common import add_data_folder, command, positive, say, share
 from keras_pde.cli.train import changed
-from keras_pde.units import percent
+from keras_pde.text import percent
 
 # keras_pde.tuner, and Keras Tuner with it, is imported only when a search begins.
 

@@ -1,11 +1,11 @@
 """Reasons to distrust a robust accuracy. Each check returns a sentence, or `None` if quiet."""
 
-import math
-
 import numpy as np
 from keras import ops
 
+from keras_pde import geometry
 from keras_pde.attacks import PGD, losses
+from keras_pde.checks import bounds_text, limits
 
 _SHARE = 0.02  # of images, by which a run may be worse than a weaker one
 _PROBE = 100  # images on which the costly checks run
@@ -67,10 +67,15 @@ def zero_gradients(target, x, y, batch_size):
 
 def foreign_bounds(bounds):
     """Epsilons are not in the usual units."""
-    if tuple(bounds) != (0.0, 1.0):
+    if bounds is None:
         return (
-            f"images lie in {tuple(bounds)}, not in [0, 1]: epsilons are in those units and not "
-            "comparable with published ones"
+            "no bounds were given: perturbations may leave the range of valid images, and epsilons "
+            "are in units of the data, not comparable with published ones"
+        )
+    if bounds != (0.0, 1.0):
+        return (
+            f"images lie in {bounds_text(bounds)}, not in [0, 1]: epsilons are in those units and "
+            "not comparable with published ones"
         )
 
 
@@ -113,11 +118,11 @@ def falls_with_fewer_steps(runs):
 
 def survives_everything(target, x, y, norm, bounds, batch_size):
     """Accuracy is left at a radius that reaches every image."""
+    low, high = limits(bounds or (x.min(), x.max()))
+    radius = geometry.get(norm).diameter(high - low, x.shape[1:])
     x, y = x[:_PROBE], y[:_PROBE]
-    size = math.prod(x.shape[1:])
-    width = bounds[1] - bounds[0]
-    radius = width * {"linf": 1.0, "l2": math.sqrt(size), "l1": float(size)}[norm]
-    attack = PGD(norm, radius, steps=20, step_size=radius / 10, random_start=True, bounds=bounds)
+    # A threat model stays below the radius that reaches everything.
+    attack = PGD(norm, (1 - 1e-6) * radius, steps=20, step_size=radius / 10, bounds=bounds)
     left = attack(target, x, y, batch_size=batch_size).robust_accuracy
     if left > 0.1:
         return (

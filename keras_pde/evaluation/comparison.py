@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_pde.evaluation.report import Report, columns, number
-from keras_pde.units import percent
+from keras_pde.text import percent
 
 
 @dataclass(frozen=True)

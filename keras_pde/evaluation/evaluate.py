@@ -3,24 +3,23 @@ import hashlib
 import keras
 import numpy as np
 
-from keras_pde import environment, geometry
+from keras_pde import environment
 from keras_pde.attacks import FGSM, PGD, Attack, MinimalDistance, Target
-from keras_pde.checks import check_bounds, check_images, check_radii, class_labels
+from keras_pde.checks import check_images, class_labels
 from keras_pde.evaluation import alarms
 from keras_pde.evaluation.report import AttackRun, Report
-from keras_pde.units import radius
+from keras_pde.threat import Threat
 
 
 def default_attacks(norm, bounds=(0.0, 1.0), seed=0):
     """The attacks of `evaluate`: FGSM as a check, PGD on two losses, and minimal distances."""
-    norm = geometry.get(norm).name
-    ball = {"norm": norm, "epsilon": 0.0, "bounds": bounds}
+    # In l1 a step moves one pixel, so that few steps leave many images with nothing found.
+    steps = 40 if Threat(norm).norm == "l1" else 10
     return [
-        FGSM(**ball),
-        PGD(**ball, steps=40, loss="ce", seed=seed),
-        PGD(**ball, steps=40, loss="dlr", restarts=2, seed=seed + 1),
-        # In l1 a step moves one pixel, so that few steps leave many images with nothing found.
-        MinimalDistance(norm, steps=40 if norm == "l1" else 10, loss="margin", bounds=bounds),
+        FGSM(norm, bounds=bounds),
+        PGD(norm, steps=40, loss="ce", bounds=bounds, seed=seed),
+        PGD(norm, steps=40, loss="dlr", restarts=2, bounds=bounds, seed=seed + 1),
+        MinimalDistance(norm, steps=steps, loss="margin", bounds=bounds),
     ]
 
 
@@ -50,9 +49,9 @@ def evaluate(
         y: labels, integers or one-hot; none with a dataset.
         norm: `"l1" | "l2" | "linf"`, norm of the perturbations.
         epsilons: radii at which to measure, in the units of the images: numbers, or "8/255".
-        attacks: attacks to run, in this norm; their own epsilon is replaced by each of `epsilons`.
-            Default `default_attacks(norm)`.
-        bounds: `(low, high)` range of valid images; not `None` here.
+        attacks: attacks to run, in this norm and with these bounds; each of `epsilons` takes the
+            place of their own epsilon, if they have one. Default `default_attacks(norm)`.
+        bounds: range of valid images, as in `keras_pde.Threat`; `None` for no limit.
         name: the model's name in tables; default its Keras name.
         batch_size: images at a time; no influence on the result (but for rounding).
         seed: of the default attacks.
@@ -69,17 +68,15 @@ def evaluate(
     >>> report = kp.evaluate(model, x_test[:500], y_test[:500], norm="l2", epsilons=[0.1, 0.5])
     >>> print(report.table())
     """
-    norm, bounds = geometry.get(norm).name, check_bounds(bounds)
-    if bounds is None:
-        raise ValueError("Received bounds=None; expected (low, high), the range of the images.")
+    threat = Threat(norm, bounds=bounds)
+    norm, bounds = threat.norm, threat.bounds
+    epsilons = _radii(threat, epsilons)
     x, y = _arrays(x, y)
     check_images(x, bounds, "x")
     x = x.astype(keras.config.floatx())
     target = Target.of(model, x)
     batch_size = min(batch_size, len(x))
     y = class_labels(y, target.num_classes, len(x))
-    epsilons = tuple(sorted({radius(e) for e in np.ravel(epsilons)}))
-    check_radii(epsilons, norm, bounds, "epsilons")
     if attacks is None:
         attacks = default_attacks(norm, bounds, seed)
     attacks = [attacks] if isinstance(attacks, Attack) else list(attacks)
@@ -130,14 +127,25 @@ def evaluate(
 
 
 def _plan(attacks, epsilons):
-    """Pairs (epsilon, attack); an attack that has no epsilon of its own runs once, with `None`."""
+    """Pairs (epsilon, attack); one that looks for minimal distances runs once, with `None`."""
     for attack in attacks:
-        config = attack.get_config()
-        if "epsilon" not in config:
+        if attack.minimal:
             yield None, attack
             continue
         for epsilon in epsilons:
-            yield epsilon, type(attack).from_config({**config, "epsilon": epsilon})
+            yield epsilon, attack.at(epsilon)
+
+
+def _radii(threat, epsilons):
+    """The radii asked for, ascending and each once."""
+    values = [epsilons] if isinstance(epsilons, str) or np.ndim(epsilons) == 0 else epsilons
+    radii = {threat.at(value).epsilon for value in values}
+    if 0.0 in radii:
+        raise ValueError(
+            f"Received epsilons={epsilons!r}; expected lengths above 0: the clean accuracy is part "
+            "of each report."
+        )
+    return tuple(sorted(radii))
 
 
 def _check_attacks(attacks, norm, bounds, epsilons):
@@ -145,7 +153,7 @@ def _check_attacks(attacks, norm, bounds, epsilons):
         if not isinstance(attack, Attack):
             raise ValueError(
                 f"Received {attack!r} among the attacks; expected attacks as in "
-                f"attacks=[kp.attacks.PGD({norm!r}, epsilon=0)]."
+                f"attacks=[kp.attacks.PGD({norm!r})]."
             )
         if attack.norm != norm or attack.bounds != bounds:
             raise ValueError(

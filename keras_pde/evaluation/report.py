@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_pde.units import percent
+from keras_pde.checks import check_bounds
+from keras_pde.text import percent
+from keras_pde.threat import within
 
 SCHEMA = 1
 
@@ -44,7 +46,7 @@ class Report:
     Attributes:
         name: the model's name in tables and plots.
         norm: norm of the perturbations.
-        bounds: range of the images.
+        bounds: range of the images, `None` for no limit.
         epsilons: the radii asked for, ascending.
         distance: `(images,)` smallest perturbation found by any attack, in `norm`; 0 if the image
             is misclassified, infinite if nothing was found.
@@ -57,7 +59,7 @@ class Report:
 
     name: str
     norm: str
-    bounds: tuple[float, float]
+    bounds: tuple | None
     epsilons: tuple[float, ...]
     distance: np.ndarray
     runs: tuple[AttackRun, ...]
@@ -86,8 +88,7 @@ class Report:
 
     def robust(self, epsilon: float) -> np.ndarray:
         """Which images are correct and stay so, as far as the attacks found."""
-        # Distances are float32 sums; an attack at this epsilon may sit a rounding beyond it.
-        return (self.distance > 0) & (self.distance > epsilon * (1 + 1e-5))
+        return (self.distance > 0) & ~within(self.distance, epsilon)
 
     def interval(self, epsilon: float = 0.0) -> tuple[float, float]:
         """95 % interval of the robust accuracy (clean accuracy for 0), over the draw of images."""
@@ -195,7 +196,8 @@ class Report:
                 distance = [np.inf if d is None else d for d in values["distance"]]
                 values["distance"] = np.array(distance, "float64")
                 values["runs"] = tuple(AttackRun(**run) for run in values["runs"])
-                for name in ("bounds", "epsilons", "alarms"):
+                values["bounds"] = check_bounds(values["bounds"])
+                for name in ("epsilons", "alarms"):
                     values[name] = tuple(values[name])
                 return cls(**values)
         except (json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:

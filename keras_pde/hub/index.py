@@ -11,6 +11,7 @@ from keras_pde import data, geometry, registry
 from keras_pde.hub.card import DATA_TIERS, Card
 from keras_pde.hub.fields import from_json
 from keras_pde.registry import unknown_name
+from keras_pde.threat import radius, same_radius
 
 PACKAGE_INDEX = Path(__file__).parent.parent / "zoo.json"
 # A list of one's own, such as `keras-pde publish --to` writes: a file, never fetched.
@@ -81,7 +82,7 @@ def find(name: str) -> Card:
 def list_models(
     dataset: str | None = None,
     norm: str | None = None,
-    epsilon: float | None = None,
+    epsilon: float | str | None = None,
     max_params: int | None = None,
     architecture: str | None = None,
     data_tier: str | None = None,
@@ -97,7 +98,7 @@ def list_models(
     Args:
         dataset: name of the training data.
         norm: `"l1" | "l2" | "linf"`: models measured in that norm.
-        epsilon: models measured at that radius, in the units of the images.
+        epsilon: models measured at that radius, in the units of the images: a number, or "8/255".
         max_params: largest number of parameters.
         architecture: name of a registered model.
         data_tier: training data beyond the data set: `"none" | "synthetic" | "real"`.
@@ -108,6 +109,7 @@ def list_models(
     """
     cards = published().values()
     norm = None if norm is None else geometry.get(norm).name
+    epsilon = None if epsilon is None else radius(epsilon)
     if architecture is not None:
         registry.get("model", architecture)
     if data_tier is not None and data_tier not in DATA_TIERS:
@@ -119,7 +121,7 @@ def list_models(
     def fits(row):
         return (
             norm in (None, row.norm)
-            and (epsilon is None or abs(row.epsilon - epsilon) <= 1e-6 * epsilon)
+            and (epsilon is None or same_radius(row.epsilon, epsilon))
             and (min_robust is None or row.robust_accuracy >= min_robust)
         )
 

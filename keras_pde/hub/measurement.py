@@ -3,9 +3,9 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from keras_pde import geometry
 from keras_pde.hub.fields import Checked
-
-_NORMS = ("l1", "l2", "linf")
+from keras_pde.threat import Threat
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Measurement(Checked):
 
     def __post_init__(self):
         super().__post_init__()
-        self.require("norm", self.norm in _NORMS, f"one of {_NORMS}")
+        self.require("norm", self.norm in geometry.names(), f"one of {geometry.names()}")
         self.require("epsilon", 0 < self.epsilon < math.inf, "a positive length")
         self.require("images", self.images > 0, "at least one image")
         for kind in ("clean", "robust"):
@@ -90,3 +90,8 @@ class Measurement(Checked):
         self.require("digest", digest, "a SHA-256 in hexadecimal")
         named = all({"label", "config"} <= set(attack) for attack in self.attacks)
         self.require("attacks", self.attacks and named, "dicts with label and config")
+
+    @property
+    def threat(self) -> Threat:
+        """The threat model; images are in [0, 1]."""
+        return Threat(self.norm, self.epsilon)

@@ -117,17 +117,16 @@ def objective(recipe: Recipe):
 
 def attacks(evaluation):
     """The attacks of an `[[evaluation]]`, or None for the default ones."""
-    ball = {"norm": evaluation.norm, "epsilon": 0.0}
     made = []
     for part in evaluation.attacks:
-        for key in ball.keys() & part.arguments.keys():
+        for key in {"norm", "epsilon"} & part.arguments.keys():
             raise ValueError(
                 f"Received {key} for the attack {part.name!r} of an evaluation; expected it beside "
                 "attacks, where norm and epsilons say it for all of them."
             )
-        known = inspect.signature(registry.get("attack", part.name)).parameters
-        given = {key: value for key, value in ball.items() if key in known}
-        made.append(_component("attack", Part(part.name, {**given, **part.arguments})))
+        made.append(
+            _component("attack", Part(part.name, {"norm": evaluation.norm, **part.arguments}))
+        )
     return made or None
 
 

@@ -8,7 +8,7 @@ from keras_pde.evaluation import evaluate
 from keras_pde.measure import measurement
 from keras_pde.recipes import build
 from keras_pde.recipes.run_folder import BEST
-from keras_pde.units import percent
+from keras_pde.text import percent
 
 _OF_A_BLOCK = ("after_epoch", "pace")  # facts of a start that are not about the whole training
 

@@ -1,8 +1,8 @@
 """What the values of a recipe may be, as tables."""
 
 from keras_pde import geometry
-from keras_pde.checks import check_radii
 from keras_pde.registry import unknown_name
+from keras_pde.threat import Threat
 
 _AT_LEAST_0 = (lambda v: v >= 0, "at least 0")
 _AT_LEAST_1 = (lambda v: v >= 1, "at least 1")
@@ -58,9 +58,19 @@ def check_ranges(recipe) -> None:
     if not recipe.objective:
         raise ValueError('Received objective = []; expected a term, such as name = "plain".')
     validation = recipe.validation
-    check_radii([validation.epsilon], validation.norm, (0.0, 1.0), "validation.epsilon")
+    _check_radius("validation.epsilon", validation.norm, validation.epsilon)
     for evaluation in recipe.evaluation:
-        check_radii(evaluation.epsilons, evaluation.norm, (0.0, 1.0), "evaluation.epsilons")
+        for epsilon in evaluation.epsilons:
+            _check_radius("evaluation.epsilons", evaluation.norm, epsilon)
+
+
+def _check_radius(key, norm, epsilon):
+    try:
+        valid = Threat(norm, epsilon).epsilon > 0
+    except ValueError as error:
+        raise ValueError(f"In {key}: {error}") from error
+    if not valid:
+        raise ValueError(f"Received {key} = {epsilon!r}; expected a length above 0.")
 
 
 def _values(recipe, key):

@@ -12,7 +12,7 @@ import tomli_w
 
 from keras_pde.recipes.ranges import check_ranges
 from keras_pde.registry import unknown_name
-from keras_pde.units import is_fraction, radius
+from keras_pde.threat import is_fraction, radius
 
 
 @dataclass(frozen=True)

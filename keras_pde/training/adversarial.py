@@ -2,8 +2,9 @@ from keras import ops
 
 from keras_pde import geometry
 from keras_pde.attacks.ascent import ascend, movable, to_bounds
-from keras_pde.checks import check_bounds, check_count, check_radii
+from keras_pde.checks import check_count
 from keras_pde.registry import register
+from keras_pde.threat import Threat
 from keras_pde.training.objective import DataTerm
 
 _NOISE = 0  # purpose of this term's noise within a step
@@ -25,7 +26,8 @@ class Adversarial(DataTerm):
 
     Args:
         norm: `"l1" | "l2" | "linf"`, the norm of the *perturbation* (the threat model).
-        epsilon: its largest length, in the units of the images. Not negative.
+        epsilon: its largest length, in the units of the images: a number, at least 0, or text such
+            as `"8/255"`.
         steps: gradient steps, at least 1.
         step_size: length of one step in `norm`; default `epsilon` for one step,
             `2.5 * epsilon / steps` for more.
@@ -33,7 +35,7 @@ class Adversarial(DataTerm):
         epsilon_norm: norm in which `epsilon` is the length of the perturbation, if it is not
             `norm`, for a single step: with `norm="linf", epsilon_norm="l2"` the direction is
             sign(grad l), scaled to Euclidean length `epsilon` (the 2018 recipe).
-        bounds: `(low, high)` range to which the images are clipped, or `None`.
+        bounds: range to which the images are clipped, as in `keras_pde.Threat`.
 
     Raises:
         ValueError: an argument is out of range, or `epsilon_norm` is combined with several steps
@@ -57,24 +59,25 @@ class Adversarial(DataTerm):
         epsilon_norm=None,
         bounds=(0.0, 1.0),
     ):
-        geometry.get(norm)
+        norm = geometry.get(norm).name
         steps = check_count(steps, "steps")
         if step_size is not None and step_size <= 0:
             raise ValueError(f"Received step_size={step_size}; expected a positive length or None.")
         if epsilon_norm is not None:
-            geometry.get(epsilon_norm)
+            epsilon_norm = geometry.get(epsilon_norm).name
             if steps > 1 or random_start or step_size is not None:
                 raise ValueError(
                     f"Received epsilon_norm={epsilon_norm!r} with steps={steps}, "
                     f"random_start={random_start}, step_size={step_size}; it is defined for a "
                     "single step from the clean image. Drop it, or use steps=1 and nothing else."
                 )
-        self.norm, self.epsilon = norm, epsilon
+        self.threat = Threat(epsilon_norm or norm, epsilon, bounds)
+        if self.threat.epsilon is None:
+            raise ValueError("Received epsilon=None; expected a length, such as 8/255.")
+        self.norm, self.epsilon, self.bounds = norm, self.threat.epsilon, self.threat.bounds
         self.steps, self.step_size = steps, step_size
         self.random_start = random_start
         self.epsilon_norm = epsilon_norm
-        self.bounds = check_bounds(bounds)
-        check_radii([epsilon], epsilon_norm or norm, self.bounds, "epsilon", zero=True)
 
     def images(self, step):
         norm = geometry.get(self.norm)

@@ -3,6 +3,7 @@ from fractions import Fraction
 from keras import ops
 
 from keras_pde import geometry, noise
+from keras_pde.checks import check_bounds
 from keras_pde.geometry import per_example
 from keras_pde.registry import register
 from keras_pde.training.objective import AT, STATISTICS, Penalty, check_choice
@@ -37,6 +38,9 @@ class GradientPenalty(Penalty):
         fraction: part of each batch, drawn at random, that is penalised, in (0, 1].
         at: `"clean"` or `"perturbed"` images (the same without an adversarial data term).
         statistics: of BatchNormalization: `"batch"` or `"inference"` (the moving ones).
+        bounds: range of the images, as in `keras_pde.Threat`, where the data term states none: a
+            step on images outside it is refused, since the gradient is in their units. `None` for
+            no limit.
 
     Raises:
         ValueError: an argument is out of range.
@@ -58,6 +62,7 @@ class GradientPenalty(Penalty):
         fraction=1.0,
         at="clean",
         statistics="batch",
+        bounds=(0.0, 1.0),
     ):
         geometry.get(norm)
         if power not in (1, 2):
@@ -74,6 +79,7 @@ class GradientPenalty(Penalty):
         self.norm, self.weight, self.power = norm, weight, power
         self.method, self.step, self.fraction = method, step, fraction
         self.at, self.statistics = at, statistics
+        self.bounds = check_bounds(bounds)
 
     def needs_main_gradient(self, shared):
         # For a part of the batch, double backpropagation is cheaper on that part alone.

@@ -1,10 +1,16 @@
-import keras
+import itertools
 
+import keras
+from keras import ops
+
+from keras_pde.checks import check_images
 from keras_pde.training import averaging
 
 
 class Hook:
     """The objective as the JAX trainer's stateless loss; the rest of its step is Keras' own."""
+
+    _looks = False  # whether the next batch is looked at before the step
 
     def compute_loss_and_updates(
         self,
@@ -50,6 +56,44 @@ class Hook:
         # Those of the model come first among the wrapper's; the averages follow, `train_step`'s.
         updates = [*main.updates, *non_trainable_variables[len(main.updates) :]]
         return scaled, (loss, main.outputs, updates, metrics)
+
+    def fit(self, *args, **kwargs):
+        self._looks = True
+        return super().fit(*args, **kwargs)
+
+    def make_train_function(self, force=False):
+        if self.train_function is not None and not force:
+            return
+        super().make_train_function(force=force)
+        run = self.train_function
+
+        def train_function(state, iterator):
+            return run(state, self._looked_at(state, iterator) if self._looks else iterator)
+
+        self.train_function = train_function
+
+    def _looked_at(self, state, iterator):
+        """The batches, once the first of a training is seen to be in range: before compilation."""
+        self._looks = False
+        first = list(itertools.islice(iterator, 1))
+        try:
+            for batch in first:
+                x = keras.utils.unpack_x_y_sample_weight(batch)[0]
+                shards = [s.data for s in x.addressable_shards] if hasattr(x, "sharding") else [x]
+                for shard in shards:
+                    check_images(ops.convert_to_numpy(shard), self.objective.image_range, "x")
+        except ValueError:
+            # Keras has taken the values out of the variables; from here it puts them back.
+            kinds = ("trainable", "non_trainable", "optimizer", "metrics")
+            self._jax_state = {
+                f"{kind}_variables": values for kind, values in zip(kinds, state, strict=True)
+            }
+            raise
+        return itertools.chain(first, iterator)
+
+    def _unless(self, outside, x):
+        """The images: nothing can stop a compiled step, and the metric tells afterwards."""
+        return x
 
     def train_step(self, state, data):
         logs, state = super().train_step(state, data)

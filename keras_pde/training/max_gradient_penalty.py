@@ -1,6 +1,7 @@
 from keras import ops
 
 from keras_pde import geometry
+from keras_pde.checks import check_bounds
 from keras_pde.registry import register
 from keras_pde.training import replicas
 from keras_pde.training.objective import AT, STATISTICS, Penalty, check_choice
@@ -46,6 +47,7 @@ class MaxGradientPenalty(Penalty):
         statistics: `"batch"` or `"inference"`.
         selection: `"inference"` or `"batch"`.
         norm: `"l1" | "l2" | "linf"`, the norm of the *gradient* (the dual of the threat model's).
+        bounds: as in `GradientPenalty`.
 
     Raises:
         ValueError: an argument is out of range.
@@ -67,6 +69,7 @@ class MaxGradientPenalty(Penalty):
         statistics="batch",
         selection="inference",
         norm="l2",
+        bounds=(0.0, 1.0),
     ):
         geometry.get(norm)
         check_choice("scale", scale, ("per_example", "batch_mean"))
@@ -80,6 +83,7 @@ class MaxGradientPenalty(Penalty):
         self.weight, self.floor, self.top_k = weight, floor, top_k
         self.scale, self.at, self.norm = scale, at, norm
         self.statistics, self.selection = statistics, selection
+        self.bounds = check_bounds(bounds)
 
     def needs_main_gradient(self, shared):
         whole_batch = self.top_k is None and self.statistics == "batch" and shared

@@ -4,6 +4,7 @@ from abc import abstractmethod
 
 import keras
 
+from keras_pde.checks import bounds_text
 from keras_pde.registry import Component, unknown_name
 
 AT = ("clean", "perturbed")
@@ -29,7 +30,7 @@ class DataTerm(Term):
     """What the main pass trains on. It updates BatchNormalization and feeds the metrics."""
 
     perturbs = True
-    bounds = None  # the box of valid images, if the term clips to it
+    bounds = None  # the range of valid images, to which a term that perturbs clips them
 
     @abstractmethod
     def images(self, step):
@@ -40,6 +41,7 @@ class Penalty(Term):
     """A scalar added to the loss."""
 
     at = "clean"  # the images that it is about, or "perturbed" for those of the data term
+    bounds = (0.0, 1.0)  # the range of valid images, where the data term states none
 
     def needs_main_gradient(self, shared: bool) -> bool:
         """Whether the main pass must deliver its input gradients.
@@ -110,6 +112,19 @@ class Objective(Component):
                 f"Received penalties {wrong!r}; expected terms like `GradientPenalty`."
             )
         self.data, self.penalties = data, penalties
+        self.image_range = self._image_range()
+
+    def _image_range(self):
+        """Bounds of the images that this objective is meant for; `None` for any."""
+        if self.data.perturbs:
+            return self.data.bounds
+        stated = list(dict.fromkeys(p.bounds for p in self.penalties if p.bounds is not None))
+        if len(stated) > 1:
+            raise ValueError(
+                f"Received penalties for images in {' and in '.join(map(bounds_text, stated))}; "
+                "expected the same `bounds` in each."
+            )
+        return stated[0] if stated else None
 
     def __add__(self, other):
         return compose(self, other)

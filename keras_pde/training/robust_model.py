@@ -4,7 +4,8 @@ import keras
 from keras import ops
 
 from keras_pde.checks import check_images, class_labels
-from keras_pde.training import averaging, heads, replicas
+from keras_pde.compiled import known
+from keras_pde.training import averaging, heads, image_range, replicas
 from keras_pde.training.objective import compose
 from keras_pde.training.step import Step
 
@@ -90,6 +91,7 @@ class RobustModel(Hook, keras.Model):
         self.average = average
         self.averaged = None if average is None else averaging.twin(model)
         self.term_trackers = [keras.metrics.Mean(name=n) for n in self.objective.names]
+        self._outside_tracker = keras.metrics.Mean(name="outside")  # share of steps out of range
         self._evaluating = False
 
     # The plain model's behaviour
@@ -167,6 +169,10 @@ class RobustModel(Hook, keras.Model):
         self._check_distribution()
         return super().fit(x, y, *args, **kwargs)
 
+    def train_on_batch(self, x, y=None, *args, **kwargs):
+        self._check_data(x, y)
+        return super().train_on_batch(x, y, *args, **kwargs)
+
     def evaluate(self, *args, **kwargs):
         with self._plain_metrics():
             return super().evaluate(*args, **kwargs)
@@ -186,6 +192,9 @@ class RobustModel(Hook, keras.Model):
 
     def get_metrics_result(self):
         results = super().get_metrics_result()
+        outside = known(results.pop(self._outside_tracker.name))
+        if outside is not None and outside > 0:
+            raise ValueError(image_range.message(self.objective.image_range))
         if self._evaluating:
             results = {k: v for k, v in results.items() if k not in self.objective.names}
         return results
@@ -204,6 +213,9 @@ class RobustModel(Hook, keras.Model):
 
         Term trackers are updated on the way.
         """
+        outside = image_range.outside(step.x, self.objective.image_range)
+        step.x = self._unless(outside, step.x)
+        self._outside_tracker.update_state(outside)
         penalties = self.objective(step)
         main = step.main
         # The trainer's own loss, with the regularisers of the main pass (Keras' JAX trainer hands
@@ -232,7 +244,7 @@ class RobustModel(Hook, keras.Model):
             _check_single(x, "x")
         if not hasattr(x, "__array__"):
             return  # generators and datasets are consumed by looking at them
-        check_images(ops.convert_to_numpy(x), self.objective.data.bounds, "x")
+        check_images(ops.convert_to_numpy(x), self.objective.image_range, "x")
         _check_single(y, "y")
         outputs = getattr(self.model, "output_shape", None)
         loss = heads.loss_name(self.loss).lower().replace("_", "")

@@ -44,7 +44,7 @@ class RobustValidation(keras.callbacks.Callback):
                 f"Received attack={attack!r}; expected an attack of `keras_pde.attacks`, such as "
                 "PGD('linf', epsilon=0.1, steps=10)."
             )
-        if attack.epsilon == float("inf"):
+        if attack.epsilon is None:
             raise ValueError(
                 f"Received the attack {attack!r}, which has no epsilon at which to be robust; "
                 "expected one that has, such as PGD."

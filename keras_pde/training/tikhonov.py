@@ -13,17 +13,27 @@ class Tikhonov(Preset):
     Args:
         weight: factor.
         norm: `"l1" | "l2" | "linf"`, the norm of the *gradient*.
-        method, step, fraction: as in `GradientPenalty`.
+        method, step, fraction, bounds: as in `GradientPenalty`.
 
     Example:
 
     >>> model = RobustModel(network, Tikhonov.paper2019("l2", weight=0.1))
     """
 
-    def __init__(self, weight, norm="l2", method="double_backprop", step=0.01, fraction=1.0):
+    def __init__(
+        self,
+        weight,
+        norm="l2",
+        method="double_backprop",
+        step=0.01,
+        fraction=1.0,
+        bounds=(0.0, 1.0),
+    ):
         self.weight, self.norm, self.method = weight, norm, method
         self.step, self.fraction = step, fraction
-        super().__init__(None, [GradientPenalty(norm, weight, 2, method, step, fraction)])
+        penalty = GradientPenalty(norm, weight, 2, method, step, fraction, bounds=bounds)
+        self.bounds = penalty.bounds
+        super().__init__(None, [penalty])
 
     @classmethod
     def paper2019(cls, norm="l2", weight=0.1):

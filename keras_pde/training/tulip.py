@@ -1,4 +1,3 @@
-from keras_pde.checks import check_bounds
 from keras_pde.registry import register
 from keras_pde.training.adversarial import Adversarial
 from keras_pde.training.max_gradient_penalty import MaxGradientPenalty
@@ -38,14 +37,15 @@ class Tulip(Preset):
         selection="inference",
         bounds=(0.0, 1.0),
     ):
-        self.epsilon, self.weight, self.floor = epsilon, weight, floor
+        self.weight, self.floor = weight, floor
         self.top_k, self.scale = top_k, scale
         self.statistics, self.selection = statistics, selection
-        self.bounds = check_bounds(bounds)
         steepness = MaxGradientPenalty(
             weight, floor, top_k, scale, "perturbed", statistics, selection
         )
-        super().__init__(Adversarial("l2", epsilon, bounds=bounds), [steepness])
+        data = Adversarial("l2", epsilon, bounds=bounds)
+        self.epsilon, self.bounds = data.epsilon, data.bounds
+        super().__init__(data, [steepness])
 
     @classmethod
     def paper2018(cls):
