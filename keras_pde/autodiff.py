@@ -79,6 +79,30 @@ def jvp(fn, x, vector):
     return value, product
 
 
+def jacobian(fn, x):
+    """Value of a function that acts on each example of a batch, and its Jacobian matrices.
+
+    One pass forward, and one backward for each output.
+
+    Args:
+        fn: function from a tensor `(batch, ...)` to one `(batch, outputs)`, each row of the latter
+            a function of that example alone.
+        x: tensor, the point.
+
+    Returns:
+        `(value, J)`, J of shape `(batch, outputs, ...)`: `J[i, k]` is the gradient of `value[i, k]`
+        in `x[i]`.
+    """
+    value, pull = _pullback(fn, ops.convert_to_tensor(x))
+    outputs = value.shape[-1]
+
+    def row(k):
+        chosen = ops.one_hot(k, outputs, dtype=value.dtype)
+        return pull(ops.broadcast_to(chosen, ops.shape(value)))
+
+    return value, ops.moveaxis(ops.map(row, ops.arange(outputs)), 0, 1)
+
+
 def hvp(fn, x, vector):
     """Gradient of a scalar function and the Hessian-vector product H(x) v.
 
@@ -116,8 +140,19 @@ if _BACKEND == "tensorflow":
         gradient = tape.gradient(value, x, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         return value, aux, gradient
 
+    def _pullback(fn, x):
+        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+            tape.watch(x)
+            value = fn(x)
+        zero = tf.UnconnectedGradients.ZERO
+        return value, lambda v: tape.gradient(value, x, v, unconnected_gradients=zero)
+
 elif _BACKEND == "jax":
     import jax
+
+    def _pullback(fn, x):
+        value, pull = jax.vjp(fn, x)
+        return value, lambda v: pull(v)[0]
 
     def _value_and_grad(fn, x):
         (value, aux), gradient = jax.value_and_grad(fn, has_aux=True)(x)
@@ -145,6 +180,20 @@ elif _BACKEND == "torch":
                 lambda t: t.detach() if isinstance(t, torch.Tensor) else t, (value, aux)
             )
         return value, aux, gradient
+
+    def _pullback(fn, x):
+        again = torch.is_grad_enabled()
+        with torch.enable_grad():
+            x = _recorded(x)
+            value = fn(x)
+
+        def pull(v):
+            if not value.requires_grad:  # a constant
+                return torch.zeros_like(x)
+            options = {"create_graph": again, "retain_graph": True, "materialize_grads": True}
+            return torch.autograd.grad(value, [x], v, allow_unused=True, **options)[0]
+
+        return value if again else value.detach(), pull
 
     def _recorded(tensor):
         tensor = ops.convert_to_tensor(tensor)

@@ -88,7 +88,7 @@ class Threat:
 
     Raises:
         ValueError: an unknown norm, no length, no range, a fraction for examples of another range
-            than [0, 1], or in `"linf"` an epsilon that reaches every example.
+            than [0, 1], or in `"linf"` an epsilon beyond the whole range.
 
     Example:
 
@@ -110,15 +110,15 @@ class Threat:
             self._check_reach()
 
     def _check_reach(self):
-        """Nothing is asked of an adversary who may turn any image into any other: a wrong unit."""
+        """Refuses a length beyond that which turns any image into any other: a wrong unit."""
         if self.bounds is None or self.norm != "linf":
             return
         low, high = limits(self.bounds)
         width = float(np.max(high - low))
-        if self.epsilon >= width:
+        if self.epsilon > width:
             raise ValueError(
-                f"Received epsilon={self.epsilon:g} in {self.norm!r}; expected a length below "
-                f"{width:g} for images in {bounds_text(self.bounds)}, such as 8/255 for 8 in 0-255."
+                f"Received epsilon={self.epsilon:g} in {self.norm!r}; expected at most {width:g} "
+                f"for images in {bounds_text(self.bounds)}, such as 8/255 for 8 in 0-255."
             )
 
     def at(self, epsilon) -> "Threat":

@@ -6,6 +6,7 @@ import pytest
 from keras import layers, ops
 
 from keras_pde import geometry
+from keras_pde.attacks import losses
 
 JAX = keras.backend.backend() == "jax"
 NORMS = geometry.names()
@@ -77,3 +78,18 @@ def boundary(kernel, norm, x, y):
 
 def kernel_of(classes, size=7):
     return np.random.default_rng(1).normal(size=(size, classes))
+
+
+def other_value(name, value):
+    """A value of the same kind as the given one, and not the same."""
+    if name == "norm":
+        return next(norm for norm in NORMS if norm != value)
+    if name == "loss":
+        return next(loss for loss in losses.names() if loss != value)
+    if name == "bounds":
+        return (-1.0, 2.5)
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + 3
+    return 0.125 if value is None else value / 2 + 0.125

@@ -16,8 +16,8 @@ from evaluation_cases import (
 from keras import layers, ops
 
 import keras_pde as kp
-from keras_pde.attacks import FGSM, PGD, Attack
-from keras_pde.evaluation import AttackRun, Report, alarms
+from keras_pde.attacks import FGSM, PGD, IteratedAttack, MinimalDistance
+from keras_pde.evaluation import Report, alarms
 
 
 @pytest.fixture(scope="module")
@@ -98,9 +98,8 @@ def test_alarm_gradients_that_are_not_finite(x):
     assert not any("NaN or infinite" in alarm for alarm in alarms_of(model, x, classes(model, x)))
 
 
-def run_of(accuracy, epsilon=0.2, name="PGD", **config):
-    config = {"class": name, "loss": "ce", "norm": "l2", "epsilon": epsilon, **config}
-    return AttackRun(f"{name}-{config.get('steps', 1)}-ce", config, epsilon, accuracy, 1, 1, 1.0)
+def run_of(accuracy, epsilon=0.2, kind=PGD, **config):
+    return kind("l2", epsilon, **config), accuracy
 
 
 def test_alarm_accuracy_grows_with_epsilon():
@@ -110,17 +109,24 @@ def test_alarm_accuracy_grows_with_epsilon():
     quiet = [
         [run_of(0.60, 0.1, steps=10), run_of(0.50, 0.2, steps=10)],
         [run_of(0.50, 0.1, steps=10), run_of(0.51, 0.2, steps=10)],  # an image more or less
-        [run_of(0.50, 0.1, name="FGSM"), run_of(0.60, 0.2, name="FGSM")],  # overshoots
+        [run_of(0.50, 0.1, FGSM), run_of(0.60, 0.2, FGSM)],  # overshoots
+        [run_of(0.50, 0.1, steps=1), run_of(0.60, 0.2, steps=1)],  # overshoots
         [run_of(0.50, 0.1, steps=10), run_of(0.60, 0.2, steps=20)],  # another attack
         [run_of(0.50, 0.1, steps=10, seed=0), run_of(0.60, 0.1, steps=10, seed=1)],
-        [run_of(0.50, None), run_of(0.60, None)],
+        [(MinimalDistance("l2"), 0.50), (MinimalDistance("l2"), 0.60)],
     ]
     for runs in quiet:
         assert alarms.grows_with_epsilon(runs) is None
 
 
+class Better(IteratedAttack):
+    """Another attack than PGD, with steps."""
+
+    steps = 10
+
+
 def test_alarm_fewer_steps_are_stronger():
-    for few in (run_of(0.50, steps=10), run_of(0.50, name="FGSM")):
+    for few in (run_of(0.50, steps=10), run_of(0.50, kind=FGSM)):
         assert "less accuracy (50.0 %)" in alarms.falls_with_fewer_steps(
             [few, run_of(0.60, steps=20)]
         )
@@ -130,8 +136,8 @@ def test_alarm_fewer_steps_are_stronger():
         [run_of(0.50, 0.3, steps=10), run_of(0.60, 0.2, steps=20)],  # another epsilon
         [run_of(0.50, steps=10, loss="dlr"), run_of(0.60, steps=20)],  # another loss
         [run_of(0.50, steps=10, restarts=9), run_of(0.60, steps=20)],  # more runs
-        [run_of(0.50, name="Better", steps=10), run_of(0.60, steps=20)],  # another attack
-        [run_of(0.50, None, steps=10), run_of(0.60, None, steps=20)],
+        [run_of(0.50, kind=Better), run_of(0.60, steps=20)],  # another attack
+        [(MinimalDistance("l2", steps=10), 0.50), (MinimalDistance("l2", steps=20), 0.60)],
     ]
     for runs in quiet:
         assert alarms.falls_with_fewer_steps(runs) is None
@@ -189,7 +195,7 @@ def test_alarm_foreign_bounds(x):
     found = alarms_of(
         model, 255 * x, y, bounds=(0, 255), attacks=[FGSM("l2", 0, bounds=(0, 255))], epsilons=51
     )
-    assert len(found) == 1 and "images lie in (0.0, 255.0)" in found[0]
+    assert len(found) == 1 and "images lie in [0, 255]" in found[0]
 
 
 def test_alarms_are_in_the_table(x, y):
@@ -199,7 +205,7 @@ def test_alarms_are_in_the_table(x, y):
     assert "ALARM: the model returns probabilities" in report.table()
 
 
-class Bare(Attack):
+class Bare(IteratedAttack):
     """An attack with a config as small as may be; it does nothing."""
 
     loss, label, steps, minimal = "ce", "bare", 3, True

@@ -115,6 +115,7 @@ def test_public_names():
         "PGD",
         "Attack",
         "AttackResult",
+        "IteratedAttack",
         "MinimalDistance",
         "Target",
     }

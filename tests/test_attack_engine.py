@@ -14,12 +14,15 @@ from attack_cases import (
     length,
     linear,
     not_on_jax,
+    other_value,
     vectors,
 )
 from keras import layers, ops
 
-from keras_pde import attacks
-from keras_pde.attacks import FGSM, PGD, Attack, MinimalDistance, Target
+import keras_pde as kp
+from keras_pde import geometry, registry
+from keras_pde.attacks import FGSM, PGD, Attack, IteratedAttack, MinimalDistance, Target
+from keras_pde.attacks.attack import Goal, Task
 
 # What is compiled, and what is counted
 
@@ -57,18 +60,61 @@ def test_one_target_serves_many_attacks_without_new_traces():
 
 
 @not_on_jax
-def test_one_target_keeps_other_bounds_losses_and_norms_apart():
-    model, x = linear(kernel_of(3)), 0.5 + vectors(8, 7) / 10
+@pytest.mark.parametrize("entry", registry.entries("attack"), ids=lambda entry: entry.name)
+def test_one_target_keeps_attacks_apart_that_differ_in_any_argument(entry):
+    """What was compiled for one must not serve another: each beside a target of its own."""
+    kernel, x = kernel_of(3), 0.45 + vectors(8, 7) / 10
+    model = linear(kernel, -0.5 * kernel.sum(axis=0))  # all classes meet in the middle
     y = classes(model, x)
     shared = Target(model, x)
-    for bounds in ((0.4, 0.7), None):
-        attack = PGD("linf", 0.3, steps=5, bounds=bounds, random_start=False)
-        a, b = attack(shared, x, y), attack(model, x, y)
-        np.testing.assert_array_equal(a.adversarial, b.adversarial)
-    for attack in (PGD("linf", 0.3, steps=5, loss="dlr"), PGD("l1", 0.3, steps=5)):
-        np.testing.assert_array_equal(
-            attack(shared, x, y).adversarial, attack(model, x, y).adversarial
+    base = entry.component(**entry.example)
+    first = base(shared, x, y)
+    differing = 0
+    for name, value in base.get_config().items():
+        attack = entry.component(**{**entry.example, name: other_value(name, value)})
+        found, fresh = attack(shared, x, y), attack(model, x, y)
+        np.testing.assert_array_equal(found.adversarial, fresh.adversarial, err_msg=name)
+        differing += not np.array_equal(fresh.adversarial, first.adversarial)
+    assert differing >= 3, "arguments that change nothing would prove little"
+
+
+class Stretched(PGD):
+    """Its argument is named in no list."""
+
+    def __init__(self, norm, epsilon=None, factor=1.0):
+        super().__init__(norm, epsilon, steps=3, random_start=False)
+        self.factor = factor
+
+    def advance(self, state, evaluated, x):
+        return super().advance(
+            {**state, "step_size": self.factor * state["step_size"]}, evaluated, x
         )
+
+
+class Backwards(PGD):
+    """Another method in place of a part of the iteration."""
+
+    def advance(self, state, evaluated, x):
+        return super().advance({**state, "step_size": -state["step_size"]}, evaluated, x)
+
+
+def test_arguments_and_methods_that_nobody_declared_are_compiled_anew():
+    kernel = kernel_of(2)
+    x, y = equidistant(kernel, "l2", 0.9)
+    model, shared = linear(kernel), Target(linear(kernel), x)
+    for attack in (
+        Stretched("l2", 1.0, factor=1.0),
+        Stretched("l2", 1.0, factor=0.01),
+        PGD("l2", 1.0, steps=3, bounds=(-99, 99), random_start=False),
+        Backwards("l2", 1.0, steps=3, bounds=(-99, 99), random_start=False),
+    ):
+        attack.threat = kp.Threat("l2", 1.0, (-99, 99))
+        found, fresh = attack(shared, x, y).success, attack(model, x, y).success
+        np.testing.assert_array_equal(found, fresh)
+        strong = getattr(attack, "factor", 1.0) == 1 and not isinstance(attack, Backwards)
+        assert found.all() if strong else not found.any()
+    with pytest.raises(ValueError, match=r"factor=\[2.0\] in Stretched.*such as a tuple"):
+        Stretched("l2", 0.1, factor=[2.0])(shared, vectors(8, 7), classes(model, vectors(8, 7)))
 
 
 def test_new_weights_are_seen():
@@ -100,13 +146,149 @@ def test_passes_are_counted():
     assert short.seconds > 0
 
 
+# What attacks may ask for
+
+
+class RandomSearch(IteratedAttack):
+    """Forward passes only: tries random directions, keeps what raises the loss."""
+
+    needs, loss, steps = "forward", "margin", 30
+    in_state = ("epsilon", "restarts", "seed")
+
+    def __init__(self, norm, epsilon=None, bounds=None):
+        super().__init__(norm, epsilon, bounds)
+
+    def start(self, x, keys):
+        lowest = -float("inf") * ops.ones((x.shape[0],), dtype=x.dtype)
+        zero = ops.zeros((x.shape[0],), dtype="int32")
+        radius = self.epsilon * ops.ones((x.shape[0],), dtype=x.dtype)
+        return {"images": x, "held": x, "loss": lowest, "keys": keys, "k": zero, "radius": radius}
+
+    def advance(self, state, evaluated, x):
+        assert evaluated.gradient is None and evaluated.class_jacobian is None
+        better = evaluated.losses > state["loss"]
+        held = ops.where(better[:, None], state["images"], state["held"])
+        keys = state["keys"] + ops.stack([ops.zeros_like(state["k"]), state["k"]], axis=1)
+        step = geometry.get(self.norm).random(keys, x.shape[1:], state["radius"])
+        k = state["k"] + 1
+        return {
+            "images": x + geometry.get(self.norm).project(held + step - x, state["radius"]),
+            "held": held,
+            "loss": ops.maximum(evaluated.losses, state["loss"]),
+            "best": ops.where(evaluated.fooled[:, None], state["images"], state["best"]),
+            "fooled": state["fooled"] | evaluated.fooled,
+            "k": k,
+            "done": k >= self.steps,
+        }
+
+
+class LinearStep(IteratedAttack):
+    """Class gradients: one step just across the nearest boundary of the linearised model."""
+
+    needs, loss, minimal = "class_jacobian", "margin", True
+
+    def __init__(self, norm, bounds=None):
+        super().__init__(norm, bounds=bounds)
+
+    def start(self, x, keys):
+        return {"images": x, "k": ops.zeros((x.shape[0],), dtype="int32")}
+
+    def advance(self, state, evaluated, x):
+        z, matrix, y = evaluated.logits, evaluated.class_jacobian, evaluated.labels
+        assert evaluated.gradient is None
+        chosen = ops.one_hot(y, z.shape[-1], dtype=z.dtype)
+        gap = ops.sum(chosen * z, axis=-1, keepdims=True) - z
+        normal = matrix - ops.sum(chosen[:, :, None] * matrix, axis=1, keepdims=True)
+        length = ops.sqrt(ops.sum(ops.square(normal), axis=-1))
+        distance = ops.where(chosen > 0, float("inf"), gap / ops.where(chosen > 0, 1.0, length))
+        nearest = ops.one_hot(ops.argmin(distance, axis=1), z.shape[-1], dtype=z.dtype)
+        direction = ops.sum(nearest[:, :, None] * normal, axis=1)
+        size = ops.sum(ops.where(nearest > 0, gap, 0.0), axis=1, keepdims=True)
+        step = 1.0001 * size * direction / ops.sum(ops.square(direction), axis=1, keepdims=True)
+        first = ops.equal(state["k"], 0)
+        return {
+            "images": ops.where(first[:, None], x + step, state["images"]),
+            "best": ops.where(evaluated.fooled[:, None], state["images"], state["best"]),
+            "fooled": state["fooled"] | evaluated.fooled,
+            "k": state["k"] + 1,
+            "done": ~first,
+        }
+
+
+@pytest.mark.parametrize("kind", [RandomSearch, LinearStep])
+def test_attacks_pay_for_what_they_ask(kind):
+    kernel = kernel_of(4)
+    x, y = equidistant(kernel, "l2", 0.5)
+    model = linear(kernel)
+    if kind is RandomSearch:
+        found = kind("l2", 1.5)(model, x, y, early_exit=False)
+        assert found.backward_passes == 0 < found.forward_passes == 12 * (1 + 30 + 1)
+        assert found.success.mean() > 0.5
+    else:
+        found = kind("l2")(model, x, y, batch_size=5, early_exit=False)
+        np.testing.assert_allclose(found.distance, 0.5, rtol=1e-3)
+        assert (found.forward_passes, found.backward_passes) == (12 * (1 + 2 + 1), 12 * 2 * 4)
+    with pytest.raises(ValueError, match="Did you mean 'gradient'"):
+        type("Wrong", (kind,), {"needs": "gradients"})("l2", *[1.0] * (kind is RandomSearch))(
+            model, x, y
+        )
+
+
+class EachClass(PGD):
+    """Untargeted in what counts, but each restart goes for another class."""
+
+    def aim(self, goal, logits, restart):
+        others = np.argsort(-logits, axis=1)
+        return Goal(goal.labels, others[:, restart + 1].astype("int32"), goal.targeted)
+
+
+def test_what_is_pursued_is_not_what_is_counted():
+    kernel = kernel_of(4)
+    x, y = equidistant(kernel, "l2", 1.0, count=40)
+    attack = EachClass("l2", 1.5, steps=10, restarts=3, bounds=None)
+    found = attack(linear(kernel), x, y)
+    assert found.success.all(), "the nearest boundary is that of one of the three"
+    one = EachClass("l2", 1.5, steps=10, bounds=None)(linear(kernel), x, y)
+    far = one.status == "not_found"
+    assert far.any(), "with one restart the class pursued is not always the nearest"
+    pursued = np.argsort(-x @ kernel, axis=1)[:, 1]
+    reached = classes(linear(kernel), one.adversarial)
+    np.testing.assert_array_equal(reached[~far] != y[~far], True)
+    assert np.mean(reached[~far] == pursued[~far]) > 0.5
+
+
+class Both(Attack):
+    """An attack made of others."""
+
+    def __init__(self, attacks):
+        super().__init__(attacks[0].norm, attacks[0].epsilon, attacks[0].bounds)
+        self.attacks = attacks
+
+    def searches(self):
+        for attack in self.attacks:
+            yield from attack.searches()
+
+
+def test_an_attack_may_be_made_of_others():
+    kernel = kernel_of(2)
+    x, y = equidistant(kernel, "l2", 1.0)
+    y[:4] = 1 - y[:4]
+    target = Target(linear(kernel), x)
+    weak, strong = (PGD("l2", e, steps=5, bounds=None, random_start=False) for e in (0.5, 1.2))
+    one, both = strong(target, x, y), Both((weak.at(1.2), strong))(target, x, y)
+    np.testing.assert_array_equal(one.adversarial, both.adversarial)
+    # The radius is that of the whole: what a member finds beyond it is brought back.
+    assert not Both((weak, strong))(target, x, y).success[4:].any()
+    report = Both((weak.at(1.2), strong))
+    assert report.label == "Both" and report.at(0.1).epsilon == 0.1
+
+
 # What the engine corrects
 
 
-class Liar(Attack):
+class Liar(IteratedAttack):
     """Claims that every image is fooled, by an image that is not one."""
 
-    program = (*Attack.program, "lie")
     loss = "margin"
     label = "liar"
 
@@ -186,12 +368,12 @@ def test_clean_images_at_the_boundary_still_have_to_move():
 
     kernel = kernel_of(2)
     x, y = equidistant(kernel, "l2", 1.0)
-    search = attacks.attack.Search
     target = Target(linear(kernel), x)
-    goal = attacks.attack.Goal(1 - y, False)  # labels that make every clean image look fooled
+    goal = Goal(1 - y)  # labels that make every clean image look fooled
     attack = Moody("l2", 0.5, steps=3, random_start=False, bounds=None)
-    run = search(attack, target, goal, x, np.arange(len(x)), 0)
-    images = run.run(64, True, None)
+    task = Task(target, goal, x, target.outputs(x), np.arange(len(x)), 64, True, None)
+    (search,) = attack.searches()
+    images = search(task).images
     assert np.all(length(images - x, "l2") > 0)
 
 

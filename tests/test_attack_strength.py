@@ -15,8 +15,8 @@ from attack_cases import (
 )
 from keras import ops
 
-from keras_pde import attacks
 from keras_pde.attacks import FGSM, PGD, MinimalDistance, Target
+from keras_pde.attacks.iterated import Evaluated
 
 
 def slow(*values):
@@ -176,7 +176,7 @@ def test_a_success_below_an_earlier_failure_reopens_the_bracket():
         "radius": ops.full((1,), 0.45),
         "low": ops.full((1,), 0.35),
     }
-    evaluated = attacks.attack.Evaluated(ops.ones((1, 1)), ops.ones((1,), dtype="bool"))
+    evaluated = Evaluated(None, None, ops.ones((1,), "bool"), None, None, ops.ones((1, 1)))
     new = attack.advance(state, evaluated, x)
     assert float(new["high"][0]) == pytest.approx(0.3)
     assert float(new["low"][0]) == 0.0

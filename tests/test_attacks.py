@@ -7,11 +7,11 @@ import json
 import keras
 import numpy as np
 import pytest
-from attack_cases import JAX, NORMS, classes, fill, length, not_on_jax
+from attack_cases import JAX, NORMS, classes, fill, length, not_on_jax, other_value
 from keras import layers, ops
 
 from keras_pde import attacks, geometry, noise, registry
-from keras_pde.attacks import FGSM, PGD, Attack, MinimalDistance, Target, losses
+from keras_pde.attacks import FGSM, PGD, Attack, MinimalDistance, Target
 
 # Radii at which the model of the bank keeps some images and loses some.
 RADIUS = {"l1": 0.6, "l2": 0.25, "linf": 0.06}
@@ -108,7 +108,7 @@ def test_all_attacks_are_public_and_documented():
 
 
 def test_stays_in_ball_and_box(attack, result, images):
-    epsilon = getattr(attack, "epsilon", np.inf)
+    epsilon = np.inf if attack.minimal else attack.epsilon
     assert length(result.adversarial - images, attack.norm).max() <= epsilon + 1e-6
     assert result.adversarial.min() >= 0 and result.adversarial.max() <= 1
     assert result.adversarial.dtype == "float32"
@@ -196,21 +196,6 @@ def test_targeted(attack, result, target, model, images, labels):
     assert np.sum(found.status == "found") >= 1
     if attack.stops_when_fooled:
         assert found.success[3:].sum() <= result.success[3:].sum()
-
-
-def other_value(name, value):
-    """A value of the same kind as the given one, and not the same."""
-    if name == "norm":
-        return next(norm for norm in NORMS if norm != value)
-    if name == "loss":
-        return next(loss for loss in losses.names() if loss != value)
-    if name == "bounds":
-        return (-1.0, 2.5)
-    if isinstance(value, bool):
-        return not value
-    if isinstance(value, int):
-        return value + 3
-    return 0.125 if value is None else value / 2 + 0.125
 
 
 @pytest.mark.parametrize("entry", registry.entries("attack"), ids=lambda entry: entry.name)

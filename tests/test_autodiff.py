@@ -241,3 +241,35 @@ def test_an_input_gradient_does_not_pay_for_weight_gradients():
     assert operations(ours).count("Conv2DBackpropInput") == 2
     assert "Conv2DBackpropFilter" not in operations(ours)
     assert operations(watching).count("Conv2DBackpropFilter") == 2, "the probe finds nothing"
+
+
+class TestJacobian:
+    """Of tanh(x A^T) at three rows of a batch."""
+
+    BATCH = np.stack([X, -0.5 * X, V])
+
+    def rows(self, x):
+        return ops.tanh(ops.matmul(x, A.T))
+
+    def expected(self, x=BATCH):
+        return (1 - np.tanh(x @ A.T) ** 2)[:, :, None] * A
+
+    def test_closed_form(self, run):
+        value, matrix = run(lambda x: autodiff.jacobian(self.rows, x))(tensor(self.BATCH))
+        close(value, np.tanh(self.BATCH @ A.T))
+        close(matrix, self.expected())
+
+    def test_outputs_that_do_not_depend_on_x(self, run):
+        constant = ops.convert_to_tensor(np.ones((3, 2)))
+        value, matrix = run(lambda x: autodiff.jacobian(lambda _: constant, x))(tensor(self.BATCH))
+        close(value, np.ones((3, 2)))
+        close(matrix, np.zeros((3, 2, 4)))
+
+    def test_it_can_be_differentiated(self, run):
+        def total(x):
+            return ops.sum(ops.square(autodiff.jacobian(self.rows, x)[1]))
+
+        gradient = run(lambda x: autodiff.value_and_grad(total, x)[1])(tensor(self.BATCH))
+        t = np.tanh(self.BATCH @ A.T)
+        inner = -4 * t * (1 - t**2) ** 2 * np.sum(A**2, axis=1)  # of sum_k (1 - t_k^2)^2 |a_k|^2
+        close(gradient, inner @ A, rtol=1e-10)

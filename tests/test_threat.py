@@ -54,10 +54,11 @@ def test_a_threat_is_a_value():
         one.epsilon = 0.1
 
 
-@pytest.mark.parametrize("epsilon", [1.0, 8, 255])
-def test_a_radius_that_reaches_every_image_is_a_wrong_unit(epsilon):
-    with pytest.raises(ValueError, match=r"below 1 for images in \[0, 1\], such as 8/255"):
+@pytest.mark.parametrize("epsilon", [1.1, 8, 255])
+def test_a_radius_beyond_the_whole_range_is_a_wrong_unit(epsilon):
+    with pytest.raises(ValueError, match=r"at most 1 for images in \[0, 1\], such as 8/255"):
         kp.Threat("linf", epsilon)
+    assert kp.Threat("linf", 1.0).epsilon == 1.0  # a sanity check: nothing may survive
     kp.Threat("l2", epsilon)
     kp.Threat("linf", epsilon, None)
     kp.Threat("linf", epsilon, (0, 256))
@@ -67,7 +68,7 @@ def test_bounds_of_many_entries_are_plain_values():
     one = kp.Threat("linf", 0.1, tuple(map(np.array, CHANNELS)))
     assert one == kp.Threat("linf", 0.1, json.loads(json.dumps(one.bounds)))
     assert one.bounds == tuple(map(tuple, CHANNELS)) and hash(one)
-    with pytest.raises(ValueError, match=r"below 4.4 for images in \[-2.1, 2.6\] \(bounds of sha"):
+    with pytest.raises(ValueError, match=r"at most 4.4 for images in \[-2.1, 2.6\] \(bou"):
         one.at(4.5)
     with pytest.raises(ValueError, match="Received bounds="):
         kp.Threat("linf", 0.1, ([0, 3], [1, 2]))

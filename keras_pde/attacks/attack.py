@@ -1,24 +1,21 @@
-"""The engine of all attacks: what is common to them, so that an attack is its mathematics only."""
+"""What is common to all attacks: the call, its checks, and the last word on what was found."""
 
 import copy
 import time
 from abc import abstractmethod
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_pde import geometry, noise
-from keras_pde.attacks import losses
-from keras_pde.attacks.ascent import feasible, where_rows
-from keras_pde.attacks.target import Target, host, in_batches, pad
-from keras_pde.autodiff import value_and_grad
+from keras_pde import geometry
+from keras_pde.attacks.ascent import feasible
+from keras_pde.attacks.target import Target, host, in_batches
 from keras_pde.checks import check_images, class_labels
 from keras_pde.registry import Component
 from keras_pde.threat import Threat, within
-
-ROUND = 5  # iterations between two looks at who is finished
 
 
 @dataclass(frozen=True)
@@ -49,16 +46,65 @@ class AttackResult:
         return float(np.mean(~self.success))
 
 
+@dataclass(frozen=True)
+class Goal:
+    """What counts as success, and the class that is pursued on the way.
+
+    Attributes:
+        labels: true classes `(batch,)`.
+        targets: classes that the loss goes for, or `None` to go just away from the true ones.
+        targeted: whether only a target counts as success, not any wrong class.
+    """
+
+    labels: np.ndarray
+    targets: np.ndarray | None = None
+    targeted: bool = False
+
+    def reached(self, predicted):
+        return predicted == self.targets if self.targeted else predicted != self.labels
+
+    def take(self, index) -> "Goal":
+        targets = None if self.targets is None else self.targets[index]
+        return replace(self, labels=self.labels[index], targets=targets)
+
+
+@dataclass(frozen=True)
+class Task:
+    """Examples that are left, and how to go about them.
+
+    Attributes:
+        target: the model.
+        goal: of these examples.
+        x: clean images.
+        logits: the model's at the clean images.
+        examples: their numbers in the whole set, to which noise belongs.
+        batch_size, early_exit, progress: as in the call of an attack.
+    """
+
+    target: Target
+    goal: Goal
+    x: np.ndarray
+    logits: np.ndarray
+    examples: np.ndarray
+    batch_size: int
+    early_exit: bool
+    progress: Callable | None
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """An image for each example of a task, not yet checked, and the passes that it took."""
+
+    images: np.ndarray
+    forward_passes: int
+    backward_passes: int
+
+
 class Attack(Component):
-    """Base class. A subclass gives `start` and `advance`; the engine does the rest.
+    """Base class: what can be called, and is checked. `IteratedAttack` is below nearly all of them.
 
-    An attack is a small machine whose state has one entry an example. `advance` makes one
-    iteration (one forward and one backward pass) of every example; those that are done stay as
-    they are, leave the batch, and waiting ones take their place. What comes out is projected,
-    clipped and predicted once more, whatever the attack believes.
-
-    Subclasses have the attributes `loss`, `restarts` and `seed`, and list in `program` the
-    arguments that change the compiled program (others belong into the state).
+    A subclass gives `searches`. Whatever these believe, what comes out is projected on the ball,
+    clipped to the bounds and predicted once more.
 
     Args:
         norm: `"l1" | "l2" | "linf"`, norm of the perturbation.
@@ -67,11 +113,7 @@ class Attack(Component):
         bounds: range of valid images, as in `keras_pde.Threat`.
     """
 
-    program = ("norm", "loss", "bounds")
-    restarts = 1
-    stops_when_fooled = True
     minimal = False  # whether it looks for the smallest perturbation, and so has no epsilon
-    seed = 0
 
     def __init__(self, norm, epsilon=None, bounds=(0.0, 1.0)):
         self.threat = Threat(norm, epsilon, bounds)
@@ -90,6 +132,18 @@ class Attack(Component):
     def bounds(self) -> tuple | None:
         """Range of valid images."""
         return self.threat.bounds
+
+    @property
+    def label(self) -> str:
+        """Short name for tables."""
+        return type(self).__name__
+
+    @abstractmethod
+    def searches(self) -> Iterable[Callable[[Task], Candidates]]:
+        """What is tried, one after another, each on the examples that are left.
+
+        An attack made of others chains theirs.
+        """
 
     def at(self, epsilon):
         """A copy of this attack with another radius.
@@ -110,37 +164,6 @@ class Attack(Component):
         other = copy.copy(self)
         other.threat = self.threat.at(epsilon)
         return other
-
-    @property
-    def label(self) -> str:
-        """Short name for tables."""
-        return f"{type(self).__name__}-{self.loss}"
-
-    @abstractmethod
-    def start(self, x, keys) -> dict:
-        """Initial state of the examples: a dict of tensors with the batch as first axis.
-
-        Must contain `images`, where the iteration starts.
-
-        Args:
-            x: clean images.
-            keys: noise keys, one an example, that differ between restarts.
-        """
-
-    @abstractmethod
-    def advance(self, state, evaluated, x) -> dict:
-        """One iteration.
-
-        Args:
-            state: the state, with `images`.
-            evaluated: `Evaluated` at `state["images"]`.
-            x: clean images.
-
-        Returns:
-            The new state, plus `done` (bool, the example needs no more iterations). `best` and
-            `fooled`, the adversarial image kept so far and whether there is one, are the
-            attack's to update, from values that the engine has put there.
-        """
 
     def __call__(
         self, model, x, y, *, targets=None, batch_size=128, early_exit=True, progress=None
@@ -178,35 +201,41 @@ class Attack(Component):
             targets = class_labels(targets, target.num_classes, len(x))
             if np.any(targets == y):
                 raise ValueError("Received targets that equal the true label; expected others.")
-        goal = Goal(y if targets is None else targets, targets is not None)
+        goal = Goal(y, targets, targets is not None)
 
-        passes = {"forward": len(x), "backward": 0}
-        initially = goal.reached(target.predict(x, batch_size))
+        forward, backward = len(x), 0
+        logits = target.outputs(x, batch_size)
+        initially = goal.reached(logits.argmax(axis=-1))
         adversarial, success = x.copy(), initially.copy()
         distance = np.where(initially, 0.0, np.inf)
-        for restart in range(self.restarts):
+        for search in self.searches():
             todo = np.flatnonzero(~success)
             if not len(todo):
                 break
-            search = Search(self, target, goal.take(todo), x[todo], todo, restart)
-            candidates = search.run(batch_size, early_exit, progress)
-            candidates, length, wrong = self._verify(
-                target, goal.take(todo), x[todo], candidates, batch_size
+            left = Task(
+                target,
+                goal.take(todo),
+                x[todo],
+                logits[todo],
+                todo,
+                batch_size,
+                early_exit,
+                progress,
             )
-            adversarial[todo[wrong]] = candidates[wrong]
+            found = search(left)
+            images, length, wrong = self._verify(left, found.images)
+            adversarial[todo[wrong]] = images[wrong]
             distance[todo[wrong]] = length[wrong]
             success[todo] = wrong
-            passes["forward"] += search.passes + len(todo)
-            passes["backward"] += search.passes
+            forward += found.forward_passes + len(todo)
+            backward += found.backward_passes
         status = np.where(initially, "misclassified", np.where(success, "found", "not_found"))
         seconds = time.perf_counter() - began
-        return AttackResult(
-            adversarial, success, distance, status, passes["forward"], passes["backward"], seconds
-        )
+        return AttackResult(adversarial, success, distance, status, forward, backward, seconds)
 
-    def _verify(self, target, goal, x, candidates, batch_size):
+    def _verify(self, task, candidates):
         """Brings candidates back into ball and box, and predicts them again."""
-        norm = geometry.get(self.norm)
+        norm, x = geometry.get(self.norm), task.x
         epsilon = float("inf") if self.minimal else self.epsilon
 
         def measure(images, x):
@@ -222,122 +251,8 @@ class Attack(Component):
             return images, measure(images, x)
 
         with keras.device(host()):
-            images, length = in_batches(project, batch_size, candidates, x)
+            images, length = in_batches(project, task.batch_size, candidates, x)
         finite = np.isfinite(images).reshape(len(x), -1).all(axis=1)
         allowed = finite & (length > 0) & within(length, epsilon)
-        wrong = goal.reached(target.predict(images, batch_size)) & allowed
-        return images, length, wrong
-
-
-@dataclass(frozen=True)
-class Goal:
-    """Classes to leave, or to reach."""
-
-    labels: np.ndarray
-    targeted: bool
-
-    def reached(self, predicted):
-        return (predicted == self.labels) == self.targeted
-
-    def take(self, index) -> "Goal":
-        return Goal(self.labels[index], self.targeted)
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """The model at the current images: gradient of the attack's loss, and who is fooled."""
-
-    gradient: object
-    fooled: object
-
-
-class Search:
-    """One restart over a set of examples: the state of all, and batches of those not done."""
-
-    def __init__(self, attack, target, goal, x, examples, restart):
-        self.attack, self.target, self.goal, self.x = attack, target, goal, x
-        self.examples, self.restart = examples, restart
-        self.passes = 0
-
-    def run(self, batch_size, early_exit, progress):
-        """Iterates until all are done; the best image found, or the last one."""
-        count = len(self.x)
-        # With every example in step there is nothing to look for in between.
-        length = ROUND if early_exit else 2**30
-        state = self._start(batch_size)
-        active = np.arange(count)
-        while len(active):
-            now = active[:batch_size]
-            new = self._round(now, state, length, early_exit, batch_size)
-            for name, values in new.items():
-                state[name][now] = values
-            active = active[~state["done"][active]]
-            if progress is not None:
-                progress(count - len(active), count)
-        self.passes = int(state["passes"].sum())
-        kept = np.reshape(state["fooled"], (-1,) + (1,) * (self.x.ndim - 1))
-        return np.where(kept, state["best"], state["images"])
-
-    def _start(self, batch_size):
-        def start(x, examples):
-            keys = noise.keys(self.attack.seed, self.restart, examples)
-            return self.attack.start(ops.convert_to_tensor(x), keys)
-
-        state = in_batches(start, batch_size, self.x, self.examples)
-        no = np.zeros(len(self.x), "bool")
-        zero = np.zeros(len(self.x), "int32")
-        return {**state, "best": self.x.copy(), "fooled": no, "done": no.copy(), "passes": zero}
-
-    def _round(self, now, state, length, early_exit, size):
-        """Up to `length` iterations of the examples `now`, in the smaller shape that fits."""
-        small = max(1, size // 4)
-        size = small if len(now) <= small else size
-        names = sorted(state)
-        arrays = [pad(a[now], size) for a in (self.x, self.goal.labels)]
-        arrays += [pad(state[name][now], size) for name in names]
-        attack, targeted = self.attack, self.goal.targeted
-        settings = tuple((name, getattr(attack, name)) for name in attack.program)
-        rules = (type(attack).advance, attack.stops_when_fooled, tuple(names))
-        key = (*rules, settings, targeted, early_exit)
-
-        def program(logits, length, x, labels, *values):
-            return _iterate(attack, logits, targeted, early_exit, length, x, labels, names, values)
-
-        run = self.target.program(key, program, fold=True)
-        values = run(np.asarray(length, "int32"), *arrays)
-        return {
-            name: ops.convert_to_numpy(value)[: len(now)]
-            for name, value in zip(names, values, strict=True)
-        }
-
-
-def _iterate(attack, logits, targeted, early_exit, length, x, labels, names, values):
-    """`length` iterations, or fewer if all examples are done; compiled."""
-    loss = losses.get(attack.loss, targeted)
-
-    def evaluate(images):
-        def total(z):
-            outputs = logits(z)
-            return ops.sum(loss(outputs, labels)), outputs
-
-        (_, outputs), gradient = value_and_grad(total, images, has_aux=True)
-        hit = ops.equal(ops.cast(ops.argmax(outputs, axis=-1), "int32"), labels)
-        fooled = hit if targeted else ops.logical_not(hit)
-        # A clean image that is near the boundary by a rounding is not found, it has not moved.
-        moved = ops.any(ops.not_equal(images, x), axis=tuple(range(1, len(x.shape))))
-        return Evaluated(gradient, ops.logical_and(fooled, moved))
-
-    def body(i, *values):
-        old = dict(zip(names, values, strict=True))
-        new = {**old, **attack.advance(old, evaluate(old["images"]), x)}
-        if early_exit:
-            new["done"] = new["done"] | (attack.stops_when_fooled & new["fooled"])
-        new["passes"] = old["passes"] + 1
-        return (i + 1, *(where_rows(old["done"], old[n], new[n]) for n in names))
-
-    def going(i, *values):
-        done = values[names.index("done")]
-        return ops.logical_and(i < length, ops.logical_not(ops.all(done)))
-
-    start = (ops.zeros((), dtype="int32"), *values)
-    return tuple(ops.while_loop(going, body, start)[1:])
+        predicted = task.target.predict(images, task.batch_size)
+        return images, length, task.goal.reached(predicted) & allowed

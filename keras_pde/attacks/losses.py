@@ -1,7 +1,8 @@
 """What attacks maximise: per-example losses of logits.
 
-Margin and DLR are positive when the class is wrong. `labels` are the true classes, or with
-`targeted=True` the classes to reach.
+Each is a function of `(logits, labels, targets)`. Without targets (`None`) it grows as the true
+class `labels` loses; margin and DLR are positive when that class is wrong. With targets it grows
+as the class `targets` wins.
 """
 
 from keras import ops
@@ -21,26 +22,30 @@ def _best_other(logits, labels):
     return ops.max(ops.where(chosen, -float("inf") * ops.ones_like(logits), logits), axis=-1)
 
 
-def cross_entropy(logits, labels):
-    """-log softmax(z)_y."""
+def cross_entropy(logits, labels, targets=None):
+    """-log softmax(z)_y, or log softmax(z)_t."""
+    if targets is not None:
+        return -cross_entropy(logits, targets)
     return ops.logsumexp(logits, axis=-1) - _entry(logits, labels)
 
 
-def margin(logits, labels):
-    """max_{i != y} z_i - z_y (Carlini and Wagner, 2017)."""
+def margin(logits, labels, targets=None):
+    """max_{i != y} z_i - z_y, or z_t - max_{i != t} z_i (Carlini and Wagner, 2017)."""
+    if targets is not None:
+        return -margin(logits, targets)
     return _best_other(logits, labels) - _entry(logits, labels)
 
 
-def dlr(logits, labels):
+def dlr(logits, labels, targets=None):
     """Difference of logits ratio, margin / (z_(1) - z_(3)) (Croce and Hein, 2020).
 
     Invariant to shifts and scales of the logits. With two classes there is no third logit: then
-    it is the margin.
+    it is the margin. Towards a target the denominator is that of the untargeted form.
     """
     if logits.shape[-1] < 3:
-        return margin(logits, labels)
+        return margin(logits, labels, targets)
     ordered = ops.top_k(logits, 3)[0]
-    return margin(logits, labels) / (ordered[:, 0] - ordered[:, 2] + 1e-12)
+    return margin(logits, labels, targets) / (ordered[:, 0] - ordered[:, 2] + 1e-12)
 
 
 _LOSSES = {"ce": cross_entropy, "dlr": dlr, "margin": margin}
@@ -51,13 +56,8 @@ def names() -> list[str]:
     return list(_LOSSES)
 
 
-def get(name, targeted=False):
-    """The loss of that name, `(logits, labels) -> (batch,)`, to be maximised.
-
-    Towards a target class each loss is the negative one of that class: to reach class t is to
-    minimise the loss of the label t. (DLR's denominator is then that of the untargeted form.)
-    """
+def get(name):
+    """The loss of that name, `(logits, labels, targets=None) -> (batch,)`, to be maximised."""
     if name not in _LOSSES:
         raise unknown_name("attack loss", name, _LOSSES)
-    loss = _LOSSES[name]
-    return (lambda logits, labels: -loss(logits, labels)) if targeted else loss
+    return _LOSSES[name]

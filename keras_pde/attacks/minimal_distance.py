@@ -3,7 +3,7 @@ from keras import ops
 from keras_pde import geometry
 from keras_pde.attacks import losses
 from keras_pde.attacks.ascent import ascent_step, where_rows
-from keras_pde.attacks.attack import Attack
+from keras_pde.attacks.iterated import IteratedAttack
 from keras_pde.checks import limits
 from keras_pde.registry import register
 
@@ -12,7 +12,7 @@ _GROWTH = 1.5
 
 
 @register("attack", "minimal_distance", norm="l2")
-class MinimalDistance(Attack):
+class MinimalDistance(IteratedAttack):
     """The smallest perturbation that changes the class: bisection over a gradient attack's radius.
 
     For each image, trials of a normalised-gradient attack (`steps` steps of length radius / 6 from
@@ -46,6 +46,7 @@ class MinimalDistance(Attack):
 
     stops_when_fooled = False
     minimal = True
+    in_state = ("steps", "bisections", "tolerance", "initial_radius")
 
     def __init__(
         self,

@@ -3,13 +3,13 @@ from keras import ops
 from keras_pde import geometry
 from keras_pde.attacks import losses
 from keras_pde.attacks.ascent import ascent_step, to_bounds, where_rows
-from keras_pde.attacks.attack import Attack
+from keras_pde.attacks.iterated import IteratedAttack
 from keras_pde.checks import check_count
 from keras_pde.registry import register
 
 
 @register("attack", "pgd", norm="linf", epsilon=0.1, steps=10)
-class PGD(Attack):
+class PGD(IteratedAttack):
     """Projected gradient descent: steepest ascent of a loss in a ball, from random starts.
 
     x <- P(x + step_size * steepest(grad f(x))), `steps` times (Kurakin et al., 2016; Madry et al.,
@@ -37,6 +37,8 @@ class PGD(Attack):
     >>> result = PGD("linf", epsilon=8 / 255, steps=40, restarts=2)(model, x_test, y_test)
     >>> result.robust_accuracy
     """
+
+    in_state = ("epsilon", "steps", "step_size", "restarts", "random_start", "seed")
 
     def __init__(
         self,

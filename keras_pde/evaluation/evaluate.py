@@ -84,7 +84,7 @@ def evaluate(
 
     distance = np.where(target.predict(x, batch_size) == y, np.inf, 0.0)
     closest = x.copy()
-    runs = []
+    runs, tried = [], []
     for epsilon, attack in _plan(attacks, epsilons):
         shown = attack.label if epsilon is None else f"{attack.label} at {epsilon:g}"
         tick = None if progress is None else lambda n, of, shown=shown: progress(shown, n, of)
@@ -92,6 +92,7 @@ def evaluate(
         nearer = result.success & (result.distance < distance)
         distance[nearer] = result.distance[nearer]
         closest[nearer] = result.adversarial[nearer]
+        tried.append((attack, result.robust_accuracy))
         runs.append(
             AttackRun(
                 attack.label,
@@ -108,8 +109,8 @@ def evaluate(
         alarms.probabilities(target),
         alarms.zero_gradients(target, x, y, batch_size),
         alarms.foreign_bounds(bounds),
-        alarms.grows_with_epsilon(runs),
-        alarms.falls_with_fewer_steps(runs),
+        alarms.grows_with_epsilon(tried),
+        alarms.falls_with_fewer_steps(tried),
         alarms.survives_everything(target, x, y, norm, bounds, batch_size),
     ]
     return Report(
