@@ -29,7 +29,7 @@ STEPS = [
     {"data", "integrators", "threat"},
     {"geometry", "autodiff", "compiled"},
     {"noise", "checks", "environment", "parts", "text"},
-    {"registry"},
+    {"registry", "_keras"},
 ]
 RANK = {name: rank for rank, step in enumerate(STEPS) for name in step}
 

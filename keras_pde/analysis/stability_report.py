@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from keras_pde import _keras
 from keras_pde.analysis.text import table
 from keras_pde.integrators import Scheme
 
@@ -166,7 +167,7 @@ def stability_report(model_or_layer) -> StabilityReport:
 
     >>> print(keras_pde.analysis.stability_report(model))
     """
-    layers = model_or_layer._flatten_layers()
+    layers = _keras.layers_of(model_or_layer)
     judged = [layer for layer in layers if _is_judged(layer)]
     if not judged:
         raise ValueError(

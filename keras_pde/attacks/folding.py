@@ -9,6 +9,8 @@ fuses bias and ReLU into the convolution.
 import keras
 from keras import ops
 
+from keras_pde import _keras
+
 _FLOAT = ("float32", "float64")
 
 
@@ -18,10 +20,8 @@ def prepare(model):
     The folded weights are tensors of this moment: call it once for each use, outside of any loop.
     Models that are no graph of layers are called as they are.
     """
-    graph = getattr(model, "_functional", None) or model  # a Sequential model holds its graph
-    # Exact types: a subclass may have a `call` of its own around the graph.
-    plain = type(model) in (keras.Sequential, type(graph)) and type(graph).__name__ == "Functional"
-    pairs = _pairs(graph) if plain else {}
+    graph = _keras.graph_of(model)
+    pairs = _pairs(graph) if graph else {}
     if not pairs:
         return lambda images: model(images, training=False)
     replaced = {}
@@ -32,12 +32,12 @@ def prepare(model):
     def operation(op):
         if id(op) in replaced:
             return replaced[id(op)]
-        if "training" in getattr(op, "_call_context_args", ()):
+        if isinstance(op, keras.layers.Layer):
             return lambda *args, **kwargs: op(*args, **{**kwargs, "training": False})
         return op
 
     def call(images):
-        outputs = graph._run_through_graph(images, operation_fn=operation)
+        outputs = _keras.run_graph(graph, images, operation)
         flat = keras.tree.flatten(outputs)
         return flat[0] if len(flat) == 1 else outputs
 
@@ -65,16 +65,17 @@ def _pairs(graph):
     outputs = {id(tensor) for tensor in graph.outputs}
     pairs = {}
     for norm in graph.layers:
-        if type(norm) is not keras.layers.BatchNormalization or len(norm._inbound_nodes) != 1:
+        calls = _keras.calls_of(norm)
+        if type(norm) is not keras.layers.BatchNormalization or len(calls) != 1:
             continue
-        (tensor, *_) = norm._inbound_nodes[0].input_tensors
-        conv = tensor._keras_history.operation
+        (tensor, *_) = calls[0]
+        conv = _keras.producer(tensor)
         if (
             type(conv) is keras.layers.Conv2D
             and conv.activation is keras.activations.linear
             and conv.data_format == "channels_last"
             and norm.axis in (-1, 3)
-            and len(conv._inbound_nodes) == len(conv._outbound_nodes) == 1
+            and len(_keras.calls_of(conv)) == _keras.uses_of(conv) == 1
             and id(tensor) not in outputs
             and conv.compute_dtype == norm.compute_dtype == conv.variable_dtype
             and conv.compute_dtype in _FLOAT

@@ -24,9 +24,8 @@ from typing import Any
 import h5py
 import keras
 import numpy as np
-from keras.src.backend.common import global_state
 
-from keras_pde import environment, models
+from keras_pde import _keras, environment, models
 from keras_pde.hub.card import GOLDEN_TOLERANCE, STORAGE, Card
 from keras_pde.hub.files import flush, parsing, read, sha256
 from keras_pde.hub.golden import EXAMPLES, GOLDEN, check_golden, compute_logits, difference
@@ -193,14 +192,8 @@ def _build(card):
 
 def _count_parameters(card):
     """The size of the card's model, found before any of it is allocated."""
-    pending = "uninitialized_variables"
-    before = list(global_state.get_global_attribute(pending, []))
-    try:
-        # In this scope Keras notes variables down; left to itself, it would make them later.
-        with keras.StatelessScope(initialize_variables=False):
-            return _build(card).count_params()
-    finally:
-        global_state.set_global_attribute(pending, before)
+    with _keras.without_values():
+        return _build(card).count_params()
 
 
 def _load_weights(model, card, path):

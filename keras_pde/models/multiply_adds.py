@@ -3,6 +3,7 @@ import math
 import keras
 from keras import layers
 
+from keras_pde._keras import graph_of, run_graph
 from keras_pde.layers import (
     AntisymmetricConv2D,
     AntisymmetricDense,
@@ -83,7 +84,7 @@ def multiply_adds(model) -> int:
     >>> keras_pde.models.multiply_adds(keras_pde.models.small_cnn())
     5111680
     """
-    graph = _graph(model)
+    graph = graph_of(model)
     if graph is None:
         raise ValueError(
             f"Received a model of type {type(model).__name__}; expected a Functional model, or a "
@@ -104,20 +105,14 @@ def multiply_adds(model) -> int:
     return sum(counts)
 
 
-def _graph(model):
-    """The graph of layers of a model that is nothing else, or None."""
-    graph = model._functional if type(model) is keras.Sequential else model
-    return graph if type(graph).__name__ == "Functional" else None
-
-
 def _run(graph, inputs, counts):
     """The graph's outputs for symbolic inputs; appends the cost of each call to `counts`."""
-    return graph._run_through_graph(inputs, operation_fn=lambda op: _counted(op, counts))
+    return run_graph(graph, inputs, lambda operation: _counted(operation, counts))
 
 
 def _counted(operation, counts):
     def call(*args, **kwargs):
-        nested = _graph(operation)
+        nested = graph_of(operation)
         if nested is not None:
             # At the sizes of this call, which may differ from those it was built with.
             return _run(nested, args[0], counts)

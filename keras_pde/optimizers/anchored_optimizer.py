@@ -3,7 +3,7 @@ from typing import Any
 
 from keras import ops
 
-from keras_pde import noise
+from keras_pde import _keras, noise
 from keras_pde.optimizers import replicas
 from keras_pde.optimizers.cyclic_optimizer import CyclicOptimizer, chosen
 
@@ -107,17 +107,17 @@ class AnchoredOptimizer(CyclicOptimizer):
             "rate": learning_rate,
         }
 
-    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+    def update_all(self, gradients, variables, learning_rate):
         common = self.common(learning_rate)
-        grads = self.whole_gradients(grads, trainable_variables)
-        every = [common] * len(grads)
-        replicas.update(self, self._step, trainable_variables, grads, every)
+        gradients = self.whole_gradients(gradients, variables)
+        every = [common] * len(gradients)
+        replicas.update(self, self._step, variables, gradients, every)
 
     def _step(self, variable, gradient, common):
-        index, dtype = self._get_variable_index(variable), variable.dtype
+        index, dtype = self.place(variable), variable.dtype
         rate, gradient = ops.cast(common["rate"], dtype), ops.cast(gradient, dtype)
         first, last = common["first"], common["last"]
-        decay = self.weight_decay if self._use_weight_decay(variable) else None
+        decay = self.weight_decay if self.decays(variable) else None
 
         y = ops.convert_to_tensor(variable)
         x = ops.where(first, y, ops.convert_to_tensor(self._anchors[index]))
@@ -143,13 +143,13 @@ class AnchoredOptimizer(CyclicOptimizer):
         for name, slot in self._memories.items():
             self.assign(slot[index], memory[name])
         if self.use_ema:
-            slot = self._model_variables_moving_average[index]
+            slot = _keras.moving_averages(self)[index]
             average = ops.where(common["new"], x, ops.convert_to_tensor(slot))
             momentum = ops.where(common["early"], 0.0, self.ema_momentum)
             later = x_next + ops.cast(momentum, dtype) * (average - x_next)
             self.assign(slot, ops.where(last, later, average))
 
-    def _apply_weight_decay(self, variables):
+    def decay(self, variables):
         """Is part of the step, since the base class would use the outer learning rate."""
 
     @property
@@ -159,7 +159,7 @@ class AnchoredOptimizer(CyclicOptimizer):
 
     def evaluation_values(self):
         slots = self._anchors if self.evaluation_weights == "anchor" else self._memories["mean"]
-        return chosen(ops.equal(self.phase, 0), self._trainable_variables, slots)
+        return chosen(ops.equal(self.phase, 0), self.trained, slots)
 
     def get_config(self):
         return {**super().get_config(), "seed": self.seed}

@@ -1,10 +1,10 @@
-import keras
 from keras import ops
 
+from keras_pde import _keras
 from keras_pde.optimizers import replicas
 
 
-class BaseOptimizer(keras.optimizers.Optimizer):
+class BaseOptimizer(_keras.Optimizer):
     """Keras' base class, made right in what Keras leaves to chance.
 
     - Moving averages (`use_ema`) begin anew with each `fit`, which begins with the average in the
@@ -20,7 +20,7 @@ class BaseOptimizer(keras.optimizers.Optimizer):
         if self.built:
             return
         super().build(variables)
-        self._origin = self.add_variable((), dtype=self._iterations.dtype, name="origin")
+        self._origin = self.add_variable((), dtype=_keras.batches_of(self).dtype, name="origin")
 
     def _passed(self):
         """Batches since this `fit` began."""
@@ -34,44 +34,39 @@ class BaseOptimizer(keras.optimizers.Optimizer):
     @property
     def evaluated_slots(self):
         """The lists of slots that the model may hold at the end of `fit`."""
-        return [self._model_variables_moving_average] if self.use_ema else []
+        return [_keras.moving_averages(self)] if self.use_ema else []
 
-    def _filter_empty_gradients(self, grads, vars):
+    def with_gradients(self, gradients, variables):
         """What has no gradient stays, and so does what is evaluated in its place."""
-        grads, vars = super()._filter_empty_gradients(grads, vars)
-        moving = {self._get_variable_index(variable) for variable in vars}
-        staying = [v for i, v in enumerate(self._trainable_variables) if i not in moving]
+        gradients, variables = super().with_gradients(gradients, variables)
+        moving = {self.place(variable) for variable in variables}
+        staying = [v for i, v in enumerate(self.trained) if i not in moving]
 
         def stay(variable):
             for slots in self.evaluated_slots:
-                slot = slots[self._get_variable_index(variable)]
+                slot = slots[self.place(variable)]
                 if slot is not None:
                     self.assign(slot, ops.copy(ops.convert_to_tensor(variable)))
 
         if staying:
             replicas.update(self, stay, staying)
-        return grads, vars
+        return gradients, variables
 
-    def _clip_gradients(self, grads):
+    def clipped(self, gradients):
         """Is part of `whole_gradients`."""
-        return grads
+        return gradients
 
     def whole_gradients(self, gradients, variables):
         """The gradients of the whole batch: dense, summed over the replicas, and clipped."""
-        return super()._clip_gradients(replicas.summed_gradients(self, gradients, variables))
+        return super().clipped(replicas.summed_gradients(self, gradients, variables))
 
-    def _update_model_variables_moving_average(self, trainable_variables):
+    def average(self, variables):
         """Is part of the step."""
 
     def finalize_variable_values(self, var_list):
-        if holds_values(self):
+        if _keras.holds_values(self):
             end_with_averages(self)
             self.begin_fit()
-
-
-def holds_values(optimizer):
-    """Whether it is built; on JAX an error within `fit` leaves variables without values."""
-    return optimizer.built and optimizer._iterations._value is not None
 
 
 def end_with_averages(optimizer):
@@ -82,14 +77,12 @@ def end_with_averages(optimizer):
 
 def averages(optimizer):
     """Pairs of variables and their moving averages; none without `use_ema` or before a step."""
-    if not (optimizer.use_ema and holds_values(optimizer)):
+    if not (optimizer.use_ema and _keras.holds_values(optimizer)):
         return []
     passed = optimizer._passed() if isinstance(optimizer, BaseOptimizer) else optimizer.iterations
     if not int(ops.convert_to_numpy(passed)):
         return []
-    pairs = zip(
-        optimizer._trainable_variables, optimizer._model_variables_moving_average, strict=True
-    )
+    pairs = zip(_keras.trained_by(optimizer), _keras.moving_averages(optimizer), strict=True)
     # Keras has none of variables that it overwrites with gradients (float8).
     return [(variable, average) for variable, average in pairs if average is not None]
 

@@ -3,8 +3,9 @@ import warnings
 
 from keras import ops
 
+from keras_pde import _keras
 from keras_pde.checks import check_count, check_number
-from keras_pde.optimizers.base_optimizer import BaseOptimizer, holds_values, put
+from keras_pde.optimizers.base_optimizer import BaseOptimizer, put
 from keras_pde.registry import unknown_name
 
 
@@ -55,7 +56,9 @@ class CyclicOptimizer(BaseOptimizer):
         if self.built:
             return
         super().build(variables)
-        self._ended = self.add_variable((), dtype=self._iterations.dtype, name="ended_cycles")
+        self._ended = self.add_variable(
+            (), dtype=_keras.batches_of(self).dtype, name="ended_cycles"
+        )
 
     @property
     def phase(self):
@@ -74,13 +77,11 @@ class CyclicOptimizer(BaseOptimizer):
 
     def evaluation_values(self):
         """The weights to evaluate, one tensor a trainable variable: anchors within a cycle."""
-        return chosen(ops.equal(self.phase, 0), self._trainable_variables, self._anchors)
+        return chosen(ops.equal(self.phase, 0), self.trained, self._anchors)
 
     def end_cycle(self):
         """Puts the evaluation weights into the model, from which the next step begins a cycle."""
-        for variable, value in zip(
-            self._trainable_variables, self.evaluation_values(), strict=True
-        ):
+        for variable, value in zip(self.trained, self.evaluation_values(), strict=True):
             put(variable, value)
         self.begin_fit()
 
@@ -91,7 +92,7 @@ class CyclicOptimizer(BaseOptimizer):
 
     def finalize_variable_values(self, var_list):
         """Ends the cycle; the model has the evaluation weights, or with `use_ema` the average."""
-        if not holds_values(self):
+        if not _keras.holds_values(self):
             return
         if int(self.phase):
             count = self.gradient_accumulation_steps or 1  # batches that Keras counts as one

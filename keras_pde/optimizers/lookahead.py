@@ -66,7 +66,7 @@ class Lookahead(WrapperOptimizer):
 
     def _read(self, variable):
         """The weights, their anchor's variable, and its value."""
-        anchor = self._anchors[self._get_variable_index(variable)]
+        anchor = self._anchors[self.place(variable)]
         return ops.convert_to_tensor(variable), anchor, ops.convert_to_tensor(anchor)
 
     def get_config(self):

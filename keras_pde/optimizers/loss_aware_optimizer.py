@@ -3,6 +3,7 @@ import numbers
 import keras
 from keras import ops
 
+from keras_pde import _keras
 from keras_pde.checks import check_number
 from keras_pde.optimizers import replicas
 from keras_pde.optimizers.base_optimizer import BaseOptimizer
@@ -103,7 +104,7 @@ class LossAwareOptimizer(BaseOptimizer):
             active: boolean scalar: whether this is a step, of which memory and average know.
             new: boolean scalar: whether it is the first of a `fit`.
         """
-        index = self._get_variable_index(variable)
+        index = self.place(variable)
         rate, g = ops.cast(learning_rate, variable.dtype), ops.cast(gradient, variable.dtype)
         w = ops.convert_to_tensor(variable)
         if self.momentum:
@@ -112,20 +113,20 @@ class LossAwareOptimizer(BaseOptimizer):
             v = velocity + (1 - self.momentum) * (g - velocity)
             self.assign(slot, ops.where(active, v, velocity))
             g = v + (1 - self.momentum) * (g - v) if self.nesterov else v
-        if self.weight_decay and self._use_weight_decay(variable):
+        if self.weight_decay and self.decays(variable):
             g = g + self.weight_decay * w
         after = w - rate * g
         self.assign(variable, after)
         if self.use_ema:
-            slot = self._model_variables_moving_average[index]
+            slot = _keras.moving_averages(self)[index]
             average = ops.where(new, w, ops.convert_to_tensor(slot))
             momentum = ops.cast(ops.where(new, 0.0, self.ema_momentum), w.dtype)
             self.assign(slot, ops.where(active, after + momentum * (average - after), average))
 
-    def _apply_weight_decay(self, variables):
+    def decay(self, variables):
         """Is part of `update_step`, since the base class would use the largest rate."""
 
-    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+    def update_all(self, gradients, variables, learning_rate):
         loss = self._losses.pop(replicas.number(), None)
         if loss is None:
             raise ValueError(
@@ -135,15 +136,15 @@ class LossAwareOptimizer(BaseOptimizer):
                 "loop call `loss = optimizer.scale_loss(loss)` before the gradient is taken."
             )
         loss = replicas.summed(loss)
-        grads = self.whole_gradients(grads, trainable_variables)
-        grads, *scalars = self._judged(loss, grads, trainable_variables, learning_rate)
+        gradients = self.whole_gradients(gradients, variables)
+        gradients, *scalars = self._judged(loss, gradients, variables, learning_rate)
         scalars.append(ops.equal(self._passed(), 0))
 
         def step(variable, gradient, *scalars):
             self.update_step(gradient, variable, *scalars)
 
-        every = ([scalar] * len(grads) for scalar in scalars)
-        replicas.update(self, step, trainable_variables, grads, *every)
+        every = ([scalar] * len(gradients) for scalar in scalars)
+        replicas.update(self, step, variables, gradients, *every)
 
     def _judged(self, loss, gradients, variables, most):
         """The gradients and the rate, zeros if something is not finite; and whether all is."""

@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_pde import _keras
+
 _TENSORFLOW = keras.backend.backend() == "tensorflow"
 
 
@@ -41,7 +43,7 @@ def summed_gradients(optimizer, gradients, variables):
     if not _TENSORFLOW:
         return list(gradients)
     pairs = list(zip(map(dense, gradients), map(_native, variables), strict=True))
-    return [gradient for gradient, _ in optimizer._all_reduce_sum_gradients(pairs)]
+    return [gradient for gradient, _ in _keras.summed_over_replicas(optimizer, pairs)]
 
 
 def update(optimizer, function, variables, *arguments):
@@ -64,9 +66,7 @@ def update(optimizer, function, variables, *arguments):
         for variable, *row in rows:
             strategy.extended.update(variable, function, args=tuple(row), group=False)
 
-    tf.__internal__.distribute.interim.maybe_merge_call(
-        merged, optimizer._distribution_strategy, rows
-    )
+    tf.__internal__.distribute.interim.maybe_merge_call(merged, _keras.strategy_of(optimizer), rows)
 
 
 def _native(variable):

@@ -118,7 +118,7 @@ class SAGD(LossAwareOptimizer):
         k = added(memory["count"], 1.0)
         squares = added(memory["squares"], squared_norm(gradients))
         losses = added(memory["losses"], loss)
-        sums = [self._gradient_sums[self._get_variable_index(v)] for v in variables]
+        sums = [self._gradient_sums[self.place(v)] for v in variables]
         pairs = zip(map(ops.convert_to_tensor, sums), gradients, strict=True)
         totals = [added(total, g) for total, g in pairs]
         mean = squared_norm(totals) / k**2  # |G|^2
@@ -150,7 +150,7 @@ class SAGD(LossAwareOptimizer):
         }
 
     def update_step(self, gradient, variable, learning_rate, active=True, new=False):
-        slot = self._gradient_sums[self._get_variable_index(variable)]
+        slot = self._gradient_sums[self.place(variable)]
         count = ops.cast(self._scalars["count"], variable.dtype)
         before = ops.convert_to_tensor(slot)
         # A batch that is left out has not been counted: 1 is then the one before.

@@ -67,7 +67,7 @@ class SAM(WrapperOptimizer):
         climbs = [ops.cast(length, g.dtype) * T * g for T, g in zip(scales, scaled, strict=True)]
 
         def back(variable):
-            anchor = self._anchors[self._get_variable_index(variable)]
+            anchor = self._anchors[self.place(variable)]
             y, x = ops.convert_to_tensor(variable), ops.convert_to_tensor(anchor)
             x = ops.where(climbing, y, x)
             self.assign(anchor, x)

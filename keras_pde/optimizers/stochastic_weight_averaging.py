@@ -1,8 +1,8 @@
 from keras import ops
 
+from keras_pde import _keras
 from keras_pde.checks import check_count
 from keras_pde.optimizers import replicas
-from keras_pde.optimizers.base_optimizer import holds_values
 from keras_pde.optimizers.cyclic_optimizer import chosen
 from keras_pde.optimizers.wrapper_optimizer import WrapperOptimizer
 from keras_pde.registry import register
@@ -66,7 +66,7 @@ class StochasticWeightAveraging(WrapperOptimizer):
         new = ops.equal(self._passed(), 0)
 
         def begin(variable):
-            slot = self._means[self._get_variable_index(variable)]
+            slot = self._means[self.place(variable)]
             y, mean = ops.convert_to_tensor(variable), ops.convert_to_tensor(slot)
             self.assign(slot, ops.where(new, y, mean))
 
@@ -76,7 +76,7 @@ class StochasticWeightAveraging(WrapperOptimizer):
         counts = ops.logical_and(passed > 0, ops.equal(ops.mod(passed, self.period), 0))
 
         def average(variable):
-            slot = self._means[self._get_variable_index(variable)]
+            slot = self._means[self.place(variable)]
             y, mean = ops.convert_to_tensor(variable), ops.convert_to_tensor(slot)
             share = ops.cast(self.period / passed, y.dtype)  # 1 / n
             self.assign(slot, ops.where(counts, mean + share * (y - mean), mean))
@@ -88,13 +88,13 @@ class StochasticWeightAveraging(WrapperOptimizer):
         return [self._means]
 
     def evaluation_values(self):
-        return chosen(self.averaged > 0, self._means, self._trainable_variables)
+        return chosen(self.averaged > 0, self._means, self.trained)
 
     def end_cycle(self):
         """Nothing: between two weights that count, the model's are those of the training."""
 
     def finalize_variable_values(self, var_list):
-        if holds_values(self):
+        if _keras.holds_values(self):
             WrapperOptimizer.end_cycle(self)
             self.inner.finalize_variable_values(var_list)
 

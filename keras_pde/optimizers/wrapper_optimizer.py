@@ -1,5 +1,6 @@
 import keras
 
+from keras_pde import _keras
 from keras_pde.optimizers.base_optimizer import BaseOptimizer, end_with_averages
 from keras_pde.optimizers.cyclic_optimizer import CyclicOptimizer
 
@@ -45,7 +46,7 @@ class WrapperOptimizer(CyclicOptimizer):
 
     @property
     def variables(self):
-        return self._variables + self.inner.variables
+        return _keras.own_variables(self) + self.inner.variables
 
     @property
     def learning_rate(self):
@@ -62,10 +63,10 @@ class WrapperOptimizer(CyclicOptimizer):
         if not self.built:
             self.build(list(trainable_variables))
         if trainable_variables is None:
-            trainable_variables = self._trainable_variables
-        pairs = self._filter_empty_gradients(grads, trainable_variables)
-        self.step(*self._overwrite_variables_directly_with_gradients(*pairs))
-        self._iterations.assign_add(1)
+            trainable_variables = self.trained
+        pairs = self.with_gradients(grads, trainable_variables)
+        self.step(*self.without_overwritten(*pairs))
+        _keras.batches_of(self).assign_add(1)
 
     def step(self, gradients, variables):
         """One batch: everything but the count of batches."""

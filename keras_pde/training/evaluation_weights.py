@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_pde import _keras
 from keras_pde.optimizers import CyclicOptimizer
 from keras_pde.optimizers.base_optimizer import averages, put
 from keras_pde.training import slots
@@ -117,7 +118,7 @@ def _evaluated(optimizer):
     """Pairs of variables and what they should be evaluated with."""
     if optimizer.use_ema:
         return [(variable, _copy(average)) for variable, average in averages(optimizer)]
-    return zip(optimizer._trainable_variables, optimizer.evaluation_values(), strict=True)
+    return zip(_keras.trained_by(optimizer), optimizer.evaluation_values(), strict=True)
 
 
 def _copy(variable):

@@ -3,6 +3,7 @@ import itertools
 import keras
 from keras import ops
 
+from keras_pde import _keras
 from keras_pde.checks import check_images
 from keras_pde.training import averaging
 
@@ -83,11 +84,7 @@ class Hook:
                 for shard in shards:
                     check_images(ops.convert_to_numpy(shard), self.objective.image_range, "x")
         except ValueError:
-            # Keras has taken the values out of the variables; from here it puts them back.
-            kinds = ("trainable", "non_trainable", "optimizer", "metrics")
-            self._jax_state = {
-                f"{kind}_variables": values for kind, values in zip(kinds, state, strict=True)
-            }
+            _keras.put_back(self, state)  # the values, which are out of the variables in here
             raise
         return itertools.chain(first, iterator)
 

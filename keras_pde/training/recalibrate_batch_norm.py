@@ -4,6 +4,7 @@ import itertools
 import keras
 from keras import ops
 
+from keras_pde import _keras
 from keras_pde.checks import check_count
 from keras_pde.layers import ContinuousBlock
 
@@ -97,7 +98,7 @@ class RecalibrateBatchNorm(keras.callbacks.Callback):
 def _holders(model):
     """The layers to put into training mode: normalizations, and blocks whose rates have some."""
     kinds = (keras.layers.BatchNormalization, ContinuousBlock)
-    layers = [layer for layer in model._flatten_layers() if isinstance(layer, kinds)]
+    layers = [layer for layer in _keras.layers_of(model) if isinstance(layer, kinds)]
     found = [layer for layer in layers if _normalizations(layer)]
     if not found:
         raise ValueError(
@@ -114,7 +115,7 @@ def _normalizations(layer):
     return [
         inner
         for root in roots
-        for inner in root._flatten_layers()
+        for inner in _keras.layers_of(root)
         if isinstance(inner, keras.layers.BatchNormalization) and layer.trainable
     ]
 

@@ -2,6 +2,7 @@ import contextlib
 
 import keras
 
+from keras_pde import _keras
 from keras_pde.checks import check_count
 from keras_pde.layers.continuous import bases, depth
 from keras_pde.optimizers import CyclicOptimizer
@@ -75,8 +76,8 @@ def refine_in_training(model):
         transfer = bases.slot_transfer(*before, block.basis, block.num_basis)
         transfers |= {position[id(v)]: transfer for v in stacks if id(v) in position}
     if model.optimizer.built:
-        model.optimizer = slots.carried_over(model.optimizer, model.trainable_variables, transfers)
-        model._compile_config.config["optimizer"] = model.optimizer  # what `save` writes
+        optimizer = slots.carried_over(model.optimizer, model.trainable_variables, transfers)
+        _keras.replace_optimizer(model, optimizer)
     model.train_function = model.test_function = model.predict_function = None
     model.make_train_function()
 

@@ -5,6 +5,7 @@ import itertools
 import keras
 from keras import ops
 
+from keras_pde import _keras
 from keras_pde.optimizers.base_optimizer import BaseOptimizer
 from keras_pde.training.slots import nested
 
@@ -57,7 +58,7 @@ else:
 def check_supported(optimizer, model):
     """Refuses what Keras cannot do, or does wrongly, under a strategy of several replicas."""
     check_optimizer(optimizer)
-    for layer in model._flatten_layers():
+    for layer in _keras.layers_of(model):
         if isinstance(layer, keras.layers.BatchNormalization) and not layer.synchronized:
             raise ValueError(
                 f"Received the layer {layer.name!r} with synchronized=False under a strategy of "

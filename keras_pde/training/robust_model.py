@@ -3,6 +3,7 @@ import contextlib
 import keras
 from keras import ops
 
+from keras_pde import _keras
 from keras_pde.checks import check_images, class_labels
 from keras_pde.compiled import known
 from keras_pde.training import averaging, heads, image_range, replicas
@@ -220,13 +221,10 @@ class RobustModel(Hook, keras.Model):
         main = step.main
         # The trainer's own loss, with the regularisers of the main pass (Keras' JAX trainer hands
         # them over in the same way).
-        self._losses_override = list(main.extra_losses)
-        try:
+        with _keras.regularisers(self, main.extra_losses):
             loss = self.compute_loss(x, y, main.outputs, sample_weight, training=True)
-        finally:
-            self._losses_override = []
         # The data term is what the compiled loss made of it: its weights and its reduction.
-        extra = sum(self._aggregate_additional_loss(value) for value in main.extra_losses)
+        extra = sum(_keras.as_added(self, value) for value in main.extra_losses)
         data = (loss - extra) * replicas.count()
         for tracker, value in zip(self.term_trackers, [data, *penalties], strict=True):
             tracker.update_state(value, sample_weight=step.batch_size())

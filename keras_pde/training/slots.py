@@ -4,25 +4,17 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_pde import _keras
 from keras_pde.optimizers.base_optimizer import BaseOptimizer, averages
 
-# Keras' names for lists with one entry a variable, and what the entries are made of. RMSprop's
-# momentum is one of normalized steps.
+# Those of this library's own optimizers beside those of Keras'.
 _KINDS = {
-    "momentums": "gradients",
-    "_momentums": "gradients",
+    **_keras.SLOT_KINDS,
     "_average_gradients": "gradients",
     "_gradient_sums": "gradients",
-    "_accumulated_gradients": "gradients",
-    "_m": "gradients",
-    "_velocities": "squares",
-    "_velocity_hats": "squares",
-    "_accumulators": "squares",
-    "_model_variables_moving_average": "weights",
     "_anchors": "weights",
     "_means": "weights",
 }
-_NO_SLOTS = ("_variables", "_trainable_variables")
 
 
 def carried_over(optimizer, variables, transfers):
@@ -39,10 +31,10 @@ def carried_over(optimizer, variables, transfers):
     """
     new = type(optimizer).from_config(optimizer.get_config())
     new.build(variables)
-    changed = {id(optimizer._trainable_variables[i]): t for i, t in transfers.items()}
+    changed = {id(_keras.trained_by(optimizer)[i]): t for i, t in transfers.items()}
     for old, fresh in zip(nested(optimizer), nested(new), strict=True):
         if old.built:
-            _carry(old, fresh, [changed.get(id(v)) for v in old._trainable_variables])
+            _carry(old, fresh, [changed.get(id(v)) for v in _keras.trained_by(old)])
     return new
 
 
@@ -67,7 +59,7 @@ def nested(optimizer):
 def momentum(optimizer):
     """What a built optimizer remembers of gradients, linearly: coarse values and zeros will do."""
     for part in nested(optimizer):
-        for name, entries in _slots(part).items():
+        for name, entries in _keras.slots_of(part).items():
             if _KINDS.get(name) == "gradients":
                 yield from entries
 
@@ -84,12 +76,13 @@ def _inside(optimizer):
 
 def _carry(old, new, transfers):
     """`transfers` has one entry a variable: None where it has not changed."""
-    for variable, fresh in zip(old._trainable_variables, new._trainable_variables, strict=True):
-        if not old._use_weight_decay(variable):
+    for variable, fresh in zip(_keras.trained_by(old), _keras.trained_by(new), strict=True):
+        if not _keras.decays(old, variable):
             new.exclude_from_weight_decay([fresh])
-    slots, fresh_slots = _slots(old), _slots(new)
+    slots, fresh_slots = _keras.slots_of(old), _keras.slots_of(new)
     for name, entries in slots.items():
         kind = _KINDS.get(name)
+        # RMSprop's momentum is one of normalized steps.
         if isinstance(old, keras.optimizers.RMSprop) and name == "_momentums":
             kind = "weights"
         for i, (entry, fresh) in enumerate(zip(entries, fresh_slots[name], strict=True)):
@@ -105,15 +98,3 @@ def _carry(old, new, transfers):
 def _numbers(optimizer, slots):
     known = {id(v) for entries in slots.values() for v in entries}
     return [v for v in optimizer.variables if id(v) not in known and len(v.shape) == 0]
-
-
-def _slots(optimizer):
-    count = len(optimizer._trainable_variables)
-    return {
-        name: entries
-        for name, entries in vars(optimizer).items()
-        if name not in _NO_SLOTS
-        and isinstance(entries, list)
-        and len(entries) == count
-        and all(isinstance(entry, keras.Variable) for entry in entries)
-    }

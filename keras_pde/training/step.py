@@ -11,7 +11,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_pde import noise
+from keras_pde import _keras, noise
 from keras_pde.autodiff import value_and_grad
 from keras_pde.training import replicas
 
@@ -81,7 +81,7 @@ class Step:
         trainable = [ops.stop_gradient(v) for v in self.trainable] if frozen else self.trainable
         state = self.non_trainable if non_trainable is None else non_trainable
         y = self.y if index is None else ops.take(self.y, index, axis=0)
-        mode = {"training": training} if self.model._call_has_training_arg else {}
+        mode = {"training": training} if _keras.takes_training(self.model) else {}
 
         def forward(images):
             outputs, updates, extra = self.model.stateless_call(
@@ -179,7 +179,7 @@ class Step:
         position = {id(v): i for i, v in enumerate(self.model.non_trainable_variables)}
         return {
             position[id(variable)]: layer.momentum
-            for layer in self.model._flatten_layers()
+            for layer in _keras.layers_of(self.model)
             if isinstance(layer, keras.layers.BatchNormalization)
             if layer.trainable and not layer.renorm
             for variable in (layer.moving_mean, layer.moving_variance)

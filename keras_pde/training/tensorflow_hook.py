@@ -2,6 +2,7 @@ import tensorflow as tf
 from keras import tree
 from keras.utils import unpack_x_y_sample_weight
 
+from keras_pde import _keras
 from keras_pde.training import averaging, image_range, replicas
 
 
@@ -31,7 +32,7 @@ class Hook:
             replicas.assign(average, new)
         # Replicas' gradients are summed, so each holds its share of the loss.
         total = loss * tf.cast(self.distribute_strategy.num_replicas_in_sync, loss.dtype)
-        self._loss_tracker.update_state(total, sample_weight=tf.shape(tree.flatten(x)[0])[0])
+        _keras.track_loss(self, total, tf.shape(tree.flatten(x)[0])[0])
         return self.compute_metrics(x, y, main.outputs, sample_weight=sample_weight)
 
     def fit(self, *args, **kwargs):

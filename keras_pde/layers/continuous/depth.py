@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_pde import _keras
 from keras_pde.checks import check_count
 from keras_pde.layers.continuous.continuous_block import ContinuousBlock
 
@@ -89,7 +90,7 @@ def blocks(model) -> list[ContinuousBlock]:
     Raises:
         ValueError: there is none.
     """
-    found = [layer for layer in model._flatten_layers() if isinstance(layer, ContinuousBlock)]
+    found = [layer for layer in _keras.layers_of(model) if isinstance(layer, ContinuousBlock)]
     if not found:
         raise ValueError(
             f"Received {model.name!r}, which has no ContinuousBlock; expected a model with one."

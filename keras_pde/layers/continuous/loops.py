@@ -12,7 +12,7 @@ import math
 import keras
 from keras import ops
 
-from keras_pde import autodiff, compiled
+from keras_pde import _keras, autodiff, compiled
 
 MEMORY = ("store", "remat", "checkpoint", "reversible")
 
@@ -132,7 +132,7 @@ def must_write_out(rates):
     backend = keras.backend.backend()
     if backend == "torch":
         return True
-    layers = [layer for rate in rates for layer in rate.template.layer._flatten_layers()]
+    layers = [layer for rate in rates for layer in _keras.layers_of(rate.template.layer)]
     if backend == "jax":
         import jax
 

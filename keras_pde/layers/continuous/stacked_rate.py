@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_pde import _keras
 from keras_pde.layers.continuous import bases
 
 
@@ -63,12 +64,9 @@ class StackedRate(keras.layers.Layer):
         stacks = [_mixed(matrix, numpy_of(stack)) for stack in self.stacks]
         cells = [_mixed(means, numpy_of(cell)) for cell in self.cells]
         trainable = self.trainable
-        for variable in [*self.stacks, *self.cells]:
-            self._untrack_variable(variable)
-        self.basis, self.count = basis, count
-        self._tracker.unlock()  # as Keras itself does where it replaces variables
-        self._create(stacks, cells)
-        self._tracker.lock()
+        with _keras.replacing_variables(self, [*self.stacks, *self.cells]):
+            self.basis, self.count = basis, count
+            self._create(stacks, cells)
         self.trainable = trainable
 
     def _piece(self, k, input_shape):

@@ -1,0 +1,240 @@
+"""The one room for what is private in Keras: each name with what we take it to do.
+
+`tests/test_keras_names.py` has a canary for each, which says what a new Keras has changed; and sees
+to it that no other file uses such a name.
+"""
+
+import contextlib
+
+import keras
+from keras.src.backend.common import global_state
+
+# Layers and graphs
+
+
+def layers_of(root) -> list:
+    """The layer or model and all layers within it, at any depth."""
+    return list(root._flatten_layers())
+
+
+def takes_training(model) -> bool:
+    """Whether `call` of the model has an argument `training`."""
+    return model._call_has_training_arg
+
+
+def graph_of(model):
+    """The graph of layers of a Functional or Sequential model, or `None`.
+
+    Exact types: a subclass may have a `call` of its own around the graph.
+    """
+    graph = model._functional if type(model) is keras.Sequential else model
+    return graph if type(graph).__name__ == "Functional" else None
+
+
+def run_graph(graph, inputs, operation_of):
+    """The graph's outputs, with `operation_of(operation)` called in place of each operation."""
+    return graph._run_through_graph(inputs, operation_fn=operation_of)
+
+
+def producer(tensor):
+    """The operation that a symbolic tensor is the output of."""
+    return tensor._keras_history.operation
+
+
+def calls_of(operation) -> list:
+    """The symbolic calls of an operation, in all graphs: the list of each one's input tensors."""
+    return [node.input_tensors for node in operation._inbound_nodes]
+
+
+def uses_of(operation) -> int:
+    """How many symbolic calls take an output of the operation."""
+    return len(operation._outbound_nodes)
+
+
+@contextlib.contextmanager
+def replacing_variables(layer, variables):
+    """Within it the built layer may add variables in place of these."""
+    for variable in variables:
+        layer._untrack_variable(variable)
+    layer._tracker.unlock()  # as Keras itself does where it replaces variables
+    try:
+        yield
+    finally:
+        layer._tracker.lock()
+
+
+@contextlib.contextmanager
+def without_values():
+    """Within it variables are made that never get a value."""
+    pending = "uninitialized_variables"
+    before = list(global_state.get_global_attribute(pending, []))
+    try:
+        # In this scope Keras notes variables down; left to itself, it would make them later.
+        with keras.StatelessScope(initialize_variables=False):
+            yield
+    finally:
+        global_state.set_global_attribute(pending, before)
+
+
+# Trainers
+
+
+def replace_optimizer(model, optimizer):
+    """Gives a compiled model another optimizer, which `save` writes too."""
+    model.optimizer = optimizer
+    model._compile_config.config["optimizer"] = optimizer
+
+
+@contextlib.contextmanager
+def regularisers(model, losses):
+    """Within it `compute_loss` adds these losses in place of those that the layers hold."""
+    model._losses_override = list(losses)
+    try:
+        yield
+    finally:
+        model._losses_override = []
+
+
+def as_added(model, loss):
+    """What `compute_loss` adds for one of them."""
+    return model._aggregate_additional_loss(loss)
+
+
+def track_loss(model, loss, count):
+    """Updates the metric "loss" of a `train_step` on TensorFlow, for so many examples."""
+    model._loss_tracker.update_state(loss, sample_weight=count)
+
+
+def put_back(model, state):
+    """On JAX, within `train_function`: what `fit` puts back into the variables if it is left."""
+    kinds = ("trainable", "non_trainable", "optimizer", "metrics")
+    pairs = zip(kinds, state, strict=True)
+    model._jax_state = {f"{kind}_variables": values for kind, values in pairs}
+
+
+# Optimizers
+
+
+def trained_by(optimizer) -> list:
+    """The variables that an optimizer was built for, in the order of its slots."""
+    return optimizer._trainable_variables
+
+
+def place(optimizer, variable) -> int:
+    """The number of a variable among them."""
+    return optimizer._get_variable_index(variable)
+
+
+def batches_of(optimizer):
+    """The variable that counts the batches."""
+    return optimizer._iterations
+
+
+def own_variables(optimizer) -> list:
+    """An optimizer's variables, without those of one inside."""
+    return optimizer._variables
+
+
+def holds_values(optimizer) -> bool:
+    """Whether it is built; on JAX an error within `fit` leaves variables without values."""
+    return optimizer.built and optimizer._iterations._value is not None
+
+
+def moving_averages(optimizer) -> list:
+    """The slots of `use_ema`, with `None` for a variable that is overwritten with gradients."""
+    return optimizer._model_variables_moving_average
+
+
+def decays(optimizer, variable) -> bool:
+    """Whether `weight_decay` is about this variable."""
+    return optimizer._use_weight_decay(variable)
+
+
+def summed_over_replicas(optimizer, pairs) -> list:
+    """(gradient, variable) with gradients summed, on TensorFlow."""
+    return optimizer._all_reduce_sum_gradients(pairs)
+
+
+def strategy_of(optimizer):
+    """The `tf.distribute` strategy that it was made under."""
+    return optimizer._distribution_strategy
+
+
+# Lists with one entry a variable, and what the entries are made of.
+SLOT_KINDS = {
+    "momentums": "gradients",
+    "_momentums": "gradients",
+    "_accumulated_gradients": "gradients",
+    "_m": "gradients",
+    "_velocities": "squares",
+    "_velocity_hats": "squares",
+    "_accumulators": "squares",
+    "_model_variables_moving_average": "weights",
+}
+_NO_SLOTS = ("_variables", "_trainable_variables")
+
+
+def slots_of(optimizer) -> dict[str, list]:
+    """Attribute -> list of variables, one a trained variable."""
+    count = len(optimizer._trainable_variables)
+    return {
+        name: entries
+        for name, entries in vars(optimizer).items()
+        if name not in _NO_SLOTS
+        and isinstance(entries, list)
+        and len(entries) == count
+        and all(isinstance(entry, keras.Variable) for entry in entries)
+    }
+
+
+class Optimizer(keras.optimizers.Optimizer):
+    """Keras' base class with names for what its subclasses use and take over."""
+
+    @property
+    def trained(self) -> list:
+        return trained_by(self)
+
+    def place(self, variable) -> int:
+        return place(self, variable)
+
+    def decays(self, variable) -> bool:
+        return decays(self, variable)
+
+    def with_gradients(self, gradients, variables):
+        """Leaves out the variables whose gradient is `None`."""
+        return super()._filter_empty_gradients(gradients, variables)
+
+    def clipped(self, gradients):
+        """Clips each replica's gradients, before they are summed."""
+        return super()._clip_gradients(gradients)
+
+    def average(self, variables):
+        """Updates the moving averages of `use_ema`, after the step."""
+        super()._update_model_variables_moving_average(variables)
+
+    def without_overwritten(self, gradients, variables):
+        """Assigns gradients that take the variable's place (float8), and leaves those out."""
+        return self._overwrite_variables_directly_with_gradients(gradients, variables)
+
+    def decay(self, variables):
+        """Shrinks what `weight_decay` is about, before the step."""
+        super()._apply_weight_decay(variables)
+
+    def update_all(self, gradients, variables, learning_rate):
+        """The step: `update_step` for each variable, where assignments are allowed."""
+        super()._backend_update_step(gradients, variables, learning_rate)
+
+    def _apply_weight_decay(self, variables):
+        self.decay(variables)
+
+    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+        self.update_all(grads, trainable_variables, learning_rate)
+
+    def _filter_empty_gradients(self, grads, vars):
+        return self.with_gradients(grads, vars)
+
+    def _clip_gradients(self, grads):
+        return self.clipped(grads)
+
+    def _update_model_variables_moving_average(self, trainable_variables):
+        self.average(trainable_variables)
