@@ -41,14 +41,15 @@ def producer(tensor):
     return tensor._keras_history.operation
 
 
-def calls_of(operation) -> list:
-    """The symbolic calls of an operation, in all graphs: the list of each one's input tensors."""
-    return [node.input_tensors for node in operation._inbound_nodes]
-
-
-def uses_of(operation) -> int:
-    """How many symbolic calls take an output of the operation."""
-    return len(operation._outbound_nodes)
+def calls_in(graph) -> list[tuple]:
+    """(operation, input tensors, output tensors) of each call in a graph, in order."""
+    depths = sorted(graph._nodes_by_depth, reverse=True)
+    nodes = (node for depth in depths for node in graph._nodes_by_depth[depth])
+    return [
+        (node.operation, list(node.input_tensors), list(node.outputs))
+        for node in nodes
+        if not node.is_input
+    ]
 
 
 @contextlib.contextmanager

@@ -27,8 +27,8 @@ STEPS = [
     {"models"},
     {"layers", "odeint", "optimizers"},
     {"data", "integrators", "threat"},
-    {"geometry", "autodiff", "compiled"},
-    {"noise", "checks", "environment", "parts", "text"},
+    {"geometry", "autodiff", "compiled", "cost"},
+    {"noise", "checks", "environment", "graph", "parts", "text"},
     {"registry", "_keras"},
 ]
 RANK = {name: rank for rank, step in enumerate(STEPS) for name in step}

@@ -124,13 +124,14 @@ def test_graphs():
     assert called[:2] == [one.layers[1]] * 2 and called[-1] is inner
 
 
-def test_calls_and_uses():
+def test_calls():
     one = model()
     shared, inner = one.layers[1:]
+    keras.Model(one.inputs, shared(one.layers[0].output))  # another graph, with a call of its own
     assert _keras.producer(one.output) is inner
-    calls = _keras.calls_of(shared)
-    assert len(calls) == 2 == _keras.uses_of(shared)
-    assert _keras.producer(calls[1][0]) is shared
+    (first, second, third) = _keras.calls_in(one)
+    assert (first[0], second[0], third[0]) == (shared, shared, inner)
+    assert second[1][0] is first[2][0] and third[2][0] is one.output
 
 
 def test_replacing_variables():

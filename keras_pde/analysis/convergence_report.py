@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from keras_pde import integrators
+from keras_pde import _keras, graph, integrators
 from keras_pde.analysis.text import table
 from keras_pde.checks import check_count, class_labels
 from keras_pde.layers.continuous import bases, depth
@@ -187,9 +187,10 @@ def _outcome(model, scheme, steps, x, batch_size, repeats=0):
         warnings.simplefilter("ignore")  # of cut elements; rows say so
         copy = depth.with_solver(model, scheme, steps)
         blocks = depth.blocks(copy)
-        visible = blocks[-1] in getattr(copy, "layers", ())
-        if visible and isinstance(copy, keras.Model) and hasattr(blocks[-1], "output"):
-            both = keras.Model(copy.inputs, [blocks[-1].output, *copy.outputs])
+        plain = _keras.graph_of(copy) is not None
+        ends = [call for call in (graph.calls(copy) if plain else ()) if call.operation in blocks]
+        if ends:
+            both = keras.Model(copy.inputs, [*ends[-1].outputs, *copy.outputs])
         else:
             both = keras.Sequential([copy])
         taken = []

@@ -3,6 +3,7 @@ import math
 import keras
 from keras import ops
 
+from keras_pde import cost, graph
 from keras_pde.layers.batch_norm import batch_norm
 from keras_pde.registry import register
 
@@ -66,3 +67,6 @@ class TanhLogits(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "scale": self.scale}
+
+
+graph.rule("cost", TanhLogits)(cost.free)

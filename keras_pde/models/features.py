@@ -1,5 +1,7 @@
 import keras
 
+from keras_pde import graph
+
 
 def features(model: keras.Model) -> keras.Model:
     """A classifier without its head: from its images to the input of its last dense layer.
@@ -18,10 +20,11 @@ def features(model: keras.Model) -> keras.Model:
     >>> trunk = kp.models.features(kp.models.create("small_cnn"))
     >>> model = keras.Model(trunk.input, keras.layers.Dense(3)(trunk.output))
     """
-    heads = [layer for layer in model.layers if isinstance(layer, keras.layers.Dense)]
-    if not heads or not hasattr(model, "input"):
+    calls = graph.calls(model)
+    heads = [call for call in calls if isinstance(call.operation, keras.layers.Dense)]
+    if not heads:
         raise ValueError(
-            f"Received {model.name!r} of type {type(model).__name__} with {len(heads)} dense "
-            "layers of its own; expected a functional model that ends in one."
+            f"Received {model.name!r} without dense layers of its own; expected a functional model "
+            "that ends in one."
         )
-    return keras.Model(model.input, heads[-1].input, name="features")
+    return keras.Model(model.input, heads[-1].inputs[0], name="features")

@@ -2,22 +2,7 @@
 
 import keras
 
-
-def activation(model) -> str | None:
-    """Name of the activation that the model ends with (`"softmax"`, ...), if it can be told."""
-    # Only these two run their layers in the order of the list.
-    if not isinstance(model, keras.Sequential) and not hasattr(model, "outputs"):
-        return None
-    if not model.layers:
-        return None
-    last = model.layers[-1]
-    if isinstance(last, keras.Model):
-        return activation(last)
-    if isinstance(last, keras.layers.Softmax):
-        return "softmax"
-    if isinstance(last, keras.layers.Dense | keras.layers.Activation):
-        return getattr(last.activation, "__name__", None)
-    return None
+from keras_pde import graph
 
 
 def loss_name(loss) -> str:
@@ -30,7 +15,7 @@ def check_loss(model, loss):
 
     Only what can be told from the last layer is refused; a model whose head is unknown passes.
     """
-    found = activation(model)
+    found = graph.activation(model)
     name = loss_name(loss)
     from_logits = isinstance(loss, keras.losses.Loss) and loss.get_config().get(
         "from_logits", False

@@ -3,7 +3,7 @@ import warnings
 import keras
 from keras import ops
 
-from keras_pde import integrators
+from keras_pde import cost, graph, integrators
 from keras_pde.checks import check_count, check_number
 from keras_pde.layers.continuous import bases, loops
 from keras_pde.layers.continuous.stacked_rate import StackedRate
@@ -224,3 +224,14 @@ class ContinuousBlock(keras.layers.Layer):
     def from_config(cls, config):
         rate = keras.saving.deserialize_keras_object(config["rate"])
         return cls(**{**config, "rate": rate})
+
+
+@graph.rule("cost", ContinuousBlock, subclasses=True)
+def _cost(block, args, output):
+    """Of the rates, at each stage of each step, at the shape that the block was built for."""
+    total = 0
+    for part, stacked in enumerate(block.rates):
+        image = keras.KerasTensor((1, *stacked.shape[1:]), dtype=block.compute_dtype)
+        rate = cost.of(stacked.template.layer, image)
+        total += block.steps * block.scheme.parts.count(part) * rate
+    return total

@@ -1,3 +1,4 @@
+from keras_pde import cost, graph
 from keras_pde.layers.stable.antisymmetric import Antisymmetric
 from keras_pde.registry import register
 
@@ -51,3 +52,6 @@ class AntisymmetricConv2D(Antisymmetric):
         **kwargs,
     ):
         super().__init__(kernel_size, gamma, activation, use_bias, kernel_initializer, **kwargs)
+
+
+graph.rule("cost", AntisymmetricConv2D)(cost.kernels)

@@ -1,3 +1,4 @@
+from keras_pde import cost, graph
 from keras_pde.layers.stable.antisymmetric import Antisymmetric
 from keras_pde.registry import register
 
@@ -49,3 +50,6 @@ class AntisymmetricDense(Antisymmetric):
         **kwargs,
     ):
         super().__init__(None, gamma, activation, use_bias, kernel_initializer, **kwargs)
+
+
+graph.rule("cost", AntisymmetricDense)(cost.kernels)

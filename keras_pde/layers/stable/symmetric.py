@@ -1,6 +1,7 @@
 import numpy as np
 from keras import ops
 
+from keras_pde import cost
 from keras_pde.checks import check_count
 from keras_pde.layers.batch_norm import batch_norm
 from keras_pde.layers.stable.stable_rate import StableRate, adjoint, linear, operator_norm
@@ -74,3 +75,8 @@ class Symmetric(StableRate):
     def get_config(self):
         own = {"filters": self.filters, "normalization": self.normalization, "sign": self.sign}
         return {**super().get_config(), **own}
+
+
+def cost_of_both(layer, args, output):
+    """Cost of the kernel and its adjoint."""
+    return 2 * cost.kernels(layer, args, output)

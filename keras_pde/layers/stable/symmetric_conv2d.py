@@ -1,4 +1,5 @@
-from keras_pde.layers.stable.symmetric import Symmetric
+from keras_pde import graph
+from keras_pde.layers.stable.symmetric import Symmetric, cost_of_both
 from keras_pde.registry import register
 
 
@@ -64,3 +65,6 @@ class SymmetricConv2D(Symmetric):
             kernel_initializer,
             **kwargs,
         )
+
+
+graph.rule("cost", SymmetricConv2D)(cost_of_both)

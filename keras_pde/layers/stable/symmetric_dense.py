@@ -1,4 +1,5 @@
-from keras_pde.layers.stable.symmetric import Symmetric
+from keras_pde import graph
+from keras_pde.layers.stable.symmetric import Symmetric, cost_of_both
 from keras_pde.registry import register
 
 
@@ -57,3 +58,6 @@ class SymmetricDense(Symmetric):
         super().__init__(
             None, filters, normalization, sign, activation, use_bias, kernel_initializer, **kwargs
         )
+
+
+graph.rule("cost", SymmetricDense)(cost_of_both)

@@ -1,6 +1,7 @@
 import keras
 from keras import ops
 
+from keras_pde import cost, graph
 from keras_pde.checks import check_number
 from keras_pde.registry import register
 
@@ -57,3 +58,6 @@ class TVNormalization(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "epsilon": self.epsilon, "center": self.center}
+
+
+graph.rule("cost", TVNormalization)(cost.free)
