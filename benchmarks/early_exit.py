@@ -12,7 +12,7 @@ from keras_pde import data
 from keras_pde.attacks import PGD
 from keras_pde.attacks.target import Target
 from keras_pde.models import small_cnn
-from keras_pde.training.objectives import Plain
+from keras_pde.objectives import Plain
 
 
 def epsilon_for(share, target, x, y):

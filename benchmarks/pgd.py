@@ -32,7 +32,7 @@ from common import (
 
 from keras_pde.attacks import PGD
 from keras_pde.attacks.target import Target
-from keras_pde.training.objectives import Adversarial
+from keras_pde.objectives import Adversarial
 
 EPSILON, STEP = 8 / 255, 2 / 255
 BATCHES = (64, 128, 256, 512)

@@ -19,7 +19,7 @@ from common import (
 )
 
 from keras_pde import RobustModel
-from keras_pde.training.objectives import Adversarial, GradientPenalty, Plain, Tulip
+from keras_pde.objectives import Adversarial, GradientPenalty, Plain, Tulip
 
 DOUBLE, HALF = {"method": "double_backprop"}, {"method": "finite_difference", "fraction": 0.5}
 OBJECTIVES = {

@@ -12,8 +12,8 @@ from common import MIN_ROUNDS, parser, report
 
 from keras_pde import data
 from keras_pde.attacks import MinimalDistance
+from keras_pde.objectives import Adversarial, Plain, Tulip
 from keras_pde.quickstart import Settings, Twin, train
-from keras_pde.training.objectives import Adversarial, Plain, Tulip
 
 VARIANTS = {
     "J0": Plain(),

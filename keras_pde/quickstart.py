@@ -19,9 +19,9 @@ from keras_pde.evaluation import Report, evaluate
 from keras_pde.evaluation.report import columns, number
 from keras_pde.hub import save_model
 from keras_pde.measure import measurement
+from keras_pde.objectives import Adversarial, Objective, Plain, Tulip
 from keras_pde.text import percent
 from keras_pde.training import RobustModel
-from keras_pde.training.objectives import Adversarial, Objective, Plain, Tulip
 
 BATCH = 64
 EPSILONS = {"l2": 0.5, "linf": 1 / 32}

@@ -21,14 +21,16 @@ STEPS = [
     {"quickstart", "recipes"},
     {"measure"},
     {"hub", "evaluation"},
+    {"callbacks"},
     {"analysis"},
     {"training"},
+    {"objectives"},
     {"attacks"},
     {"models"},
     {"layers", "odeint", "optimizers"},
     {"data", "integrators", "threat"},
     {"geometry", "autodiff", "compiled", "cost"},
-    {"noise", "checks", "environment", "graph", "parts", "text"},
+    {"noise", "checks", "environment", "graph", "parts", "replicas", "text"},
     {"registry", "_keras"},
 ]
 RANK = {name: rank for rank, step in enumerate(STEPS) for name in step}

@@ -25,7 +25,7 @@ from robust_model_cases import (
 )
 
 from keras_pde import registry
-from keras_pde.training.objectives import Adversarial, Plain
+from keras_pde.objectives import Adversarial, Plain
 
 
 class Recorder(keras.callbacks.Callback):

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from keras_pde import optimizers
+from keras_pde import RobustModel, callbacks, objectives, optimizers
 from keras_pde.layers import ContinuousBlock, batch_norm
 from keras_pde.layers.continuous import bases, depth
-from keras_pde.training import RobustModel, callbacks, objectives, slots
+from keras_pde.optimizers import state
 
 X = np.random.default_rng(0).normal(size=(64, 6)).astype("float32")
 Y = np.sin(X.sum(1, keepdims=True))
@@ -215,7 +215,7 @@ def test_exclusions_from_decay_are_carried_over():
     optimizer = keras.optimizers.AdamW(0.01, weight_decay=0.1)
     optimizer.exclude_from_weight_decay([model.get_layer("block").rates[0].stacks[1]])
     optimizer.build(model.trainable_variables)
-    new = slots.carried_over(optimizer, model.trainable_variables, {})
+    new = state.carried_over(optimizer, model.trainable_variables, {})
     decayed = [new._use_weight_decay(v) for v in model.trainable_variables]
     assert decayed == [i != 1 for i in range(len(decayed))]
 

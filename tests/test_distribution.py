@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import keras_pde as kp
-from keras_pde.training.objectives import (
+from keras_pde.objectives import (
     Adversarial,
     GradientPenalty,
     MaxGradientPenalty,

@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 
 import keras_pde as kp
-from keras_pde.training import slots
+from keras_pde.optimizers import state
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*ends within a cycle")
 
@@ -115,7 +115,7 @@ def test_keras_moving_averages_are_shown(around):
     _, plain = run(averaging())
     model, shown = run(averaging(), kp.callbacks.EvaluationWeights())
     assert_equal(shown.batches[-1], plain.batches[-1], rtol=0)
-    (part,) = (o for o in slots.nested(model.optimizer) if o.use_ema)
+    (part,) = (o for o in state.nested(model.optimizer) if o.use_ema)
     assert_equal(shown.epochs[-1], arrays(part._model_variables_moving_average), rtol=0)
     assert_equal(model.get_weights(), shown.epochs[-1], rtol=0)
     again = kp.callbacks.EvaluationWeights()
@@ -171,7 +171,7 @@ def test_a_count_that_was_skipped_to_begins_an_average(optimizer):
     model.compile(optimizer, "mse")
     optimizer.build(model.trainable_variables)
     model.set_weights([w + 1 for w in model.get_weights()])
-    slots.skip(optimizer, 6)
+    state.skip(optimizer, 6)
     before = model.get_weights()
     model.fit(X[:10], Y[:10], verbose=0)
     for a, b in zip(before, model.get_weights(), strict=True):
@@ -184,7 +184,7 @@ def test_a_count_that_was_skipped_to_begins_a_cycle(optimizer):
     model = network()
     model.compile(optimizer, "mse")
     optimizer.build(model.trainable_variables)
-    slots.skip(optimizer, 7)
+    state.skip(optimizer, 7)
     before = model.get_weights()
     model.train_on_batch(X[:10], Y[:10])
     assert int(optimizer.iterations) == 8

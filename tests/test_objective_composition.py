@@ -5,7 +5,7 @@ import json
 import keras
 import pytest
 
-from keras_pde.training.objectives import (
+from keras_pde.objectives import (
     Adversarial,
     GradientPenalty,
     MaxGradientPenalty,

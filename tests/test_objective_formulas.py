@@ -10,7 +10,7 @@ from keras import ops
 from objective_cases import CLASSES, COUNT, SHAPE, arrays, batch, fill, train_with
 
 from keras_pde import geometry, noise
-from keras_pde.training.objectives import (
+from keras_pde.objectives import (
     Adversarial,
     GradientPenalty,
     MaxGradientPenalty,

@@ -27,7 +27,7 @@ from objective_cases import (
 
 import keras_pde as kp
 from keras_pde import geometry, registry
-from keras_pde.training.objectives import (
+from keras_pde.objectives import (
     Adversarial,
     GradientPenalty,
     MaxGradientPenalty,

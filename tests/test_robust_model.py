@@ -30,7 +30,7 @@ from robust_model_cases import (
     tensorflow_only,
 )
 
-from keras_pde.training.objectives import (
+from keras_pde.objectives import (
     Adversarial,
     GradientPenalty,
     MaxGradientPenalty,

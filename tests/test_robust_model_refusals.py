@@ -22,7 +22,7 @@ from robust_model_cases import (
 )
 
 import keras_pde as kp
-from keras_pde.training.objectives import (
+from keras_pde.objectives import (
     Adversarial,
     GradientPenalty,
     MaxGradientPenalty,

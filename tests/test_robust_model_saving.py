@@ -16,7 +16,7 @@ from robust_model_cases import (
     sequential,
 )
 
-from keras_pde.training.objectives import Adversarial, GradientPenalty, Plain
+from keras_pde.objectives import Adversarial, GradientPenalty, Plain
 
 
 def test_saved_and_continued_equals_uninterrupted(tmp_path):

@@ -22,7 +22,7 @@ from robust_model_cases import (
 )
 
 from keras_pde import autodiff, geometry
-from keras_pde.training.objectives import Adversarial, GradientPenalty, MaxGradientPenalty, Plain
+from keras_pde.objectives import Adversarial, GradientPenalty, MaxGradientPenalty, Plain
 
 
 @contextlib.contextmanager

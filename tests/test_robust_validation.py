@@ -8,8 +8,8 @@ import pytest
 from robust_model_cases import EAGER, X, Y, fit, robust, sequential
 
 from keras_pde.attacks import FGSM, PGD, MinimalDistance
-from keras_pde.training.callbacks import RobustValidation
-from keras_pde.training.objectives import Plain
+from keras_pde.callbacks import RobustValidation
+from keras_pde.objectives import Plain
 
 ATTACK = PGD("linf", epsilon=0.02, steps=3)
 NAME = "val_robust_accuracy"

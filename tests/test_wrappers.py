@@ -7,7 +7,7 @@ from keras import ops
 from optimizer_cases import STARTS, minimise, parabola, variables
 
 from keras_pde import optimizers
-from keras_pde.training import replicas
+from keras_pde.training import supported
 
 pytestmark = [
     pytest.mark.usefixtures("float64"),
@@ -158,4 +158,4 @@ def test_they_work_within_loss_scaling():
 def test_what_replicas_cannot_do_is_found_within():
     clipped = optimizers.Lookahead(keras.optimizers.SGD(clipnorm=1.0))
     with pytest.raises(ValueError, match=r"clipnorm=1\.0"):
-        replicas.check_optimizer(clipped)
+        supported.check_optimizer(clipped)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_pde.optimizers import state
 from keras_pde.parts import Parts
 from keras_pde.recipes.run_folder import BEST, RUN, arrays_as_bytes
-from keras_pde.training import slots
 
 _OTHERS, _THEIR_BYTES = 2, 300_000  # run.json, curves.png
 _LEAVE_OUT = ("", "momentum", "all")  # of the state, in this order
@@ -220,7 +220,7 @@ def _packed_state(journal, left_out):
     robust = journal.robust
     averages = robust.averaged.variables if robust.averaged else []
     averages = {id(v) for v in averages}
-    momentum = {id(v) for v in slots.momentum(robust.optimizer)}
+    momentum = {id(v) for v in state.momentum(robust.optimizer)}
     values = []
     for variable, value in zip(journal.variables(), journal.values(), strict=True):
         if id(variable) in momentum and left_out == "momentum":

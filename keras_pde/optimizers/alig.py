@@ -28,5 +28,5 @@ class ALIG(LossAwareOptimizer):
     def __init__(self, learning_rate=1.0, momentum=0.9, nesterov=True, **kwargs):
         super().__init__(learning_rate, momentum, nesterov, **kwargs)
 
-    def rate(self, loss, gradients, variables, memory):
+    def rate(self, loss, gradients, variables, remembered):
         return loss / (squared_norm(gradients) + 1e-5), {}

@@ -3,20 +3,19 @@ from typing import Any
 
 from keras import ops
 
-from keras_pde import _keras, noise
-from keras_pde.optimizers import replicas
+from keras_pde import _keras, noise, replicas
 from keras_pde.optimizers.cyclic_optimizer import CyclicOptimizer, chosen
 
 
 @dataclass(frozen=True)
-class Step:
+class InnerStep:
     """What an inner step may read: tensors of one variable's shape.
 
     Attributes:
         y: the weights, at which the gradient was taken.
         x: their anchor.
         gradient: of the batch's loss, clipped, and summed over replicas.
-        memory: name -> value of the slots.
+        slots: name -> value of the slots.
         common: name -> scalar, of `common`.
         normal: function without arguments that returns standard normal numbers.
     """
@@ -24,7 +23,7 @@ class Step:
     y: Any
     x: Any
     gradient: Any
-    memory: dict
+    slots: dict
     common: dict
     normal: Any
 
@@ -34,11 +33,11 @@ class AnchoredOptimizer(CyclicOptimizer):
 
     Each batch makes an inner step,
 
-        y, memory <- inner_step(y, x, gradient, memory),
+        y, slots <- inner_step(y, x, gradient, slots),
 
     and every L-th one ends its cycle with an outer step, from which the next begins:
 
-        x, memory <- outer_step(x, memory, learning_rate),    y <- x.
+        x, slots <- outer_step(x, slots, learning_rate),    y <- x.
 
     A cycle takes its anchor from the model when it begins: weights that were set in between are
     respected.
@@ -69,20 +68,20 @@ class AnchoredOptimizer(CyclicOptimizer):
         self.seed = seed
 
     @property
-    def memory(self):
+    def slots(self):
         """Names of the slots beside the anchor, each as large as the weights."""
         return ()
 
     def begin(self, x, gradient):
-        """What of the memory starts anew with each cycle: name -> value."""
+        """Which slots start anew with each cycle: name -> value."""
         return {}
 
     def inner_step(self, step):
-        """The weights after one more batch, and the memory that has changed: name -> value."""
+        """The weights after one more batch, and the slots that have changed: name -> value."""
         raise NotImplementedError
 
-    def outer_step(self, x, memory, learning_rate):
-        """The next anchor, and the memory that has changed: name -> value."""
+    def outer_step(self, x, slots, learning_rate):
+        """The next anchor, and the slots that have changed: name -> value."""
         raise NotImplementedError
 
     def build(self, variables):
@@ -90,9 +89,7 @@ class AnchoredOptimizer(CyclicOptimizer):
             return
         super().build(variables)
         self._anchors = self.add_optimizer_variables(variables, "anchor")
-        self._memories = {
-            name: self.add_optimizer_variables(variables, name) for name in self.memory
-        }
+        self._slots = {name: self.add_optimizer_variables(variables, name) for name in self.slots}
 
     def common(self, learning_rate):
         """What all variables of a step share, computed once: name -> scalar tensor."""
@@ -121,9 +118,9 @@ class AnchoredOptimizer(CyclicOptimizer):
 
         y = ops.convert_to_tensor(variable)
         x = ops.where(first, y, ops.convert_to_tensor(self._anchors[index]))
-        memory = {name: ops.convert_to_tensor(slot[index]) for name, slot in self._memories.items()}
+        slots = {name: ops.convert_to_tensor(slot[index]) for name, slot in self._slots.items()}
         for name, value in self.begin(x, gradient).items():
-            memory[name] = ops.where(first, value, memory[name])
+            slots[name] = ops.where(first, value, slots[name])
 
         if decay and self.inner_learning_rate:
             y = y * (1 - decay * self.inner_learning_rate)
@@ -131,17 +128,17 @@ class AnchoredOptimizer(CyclicOptimizer):
         def normal():
             return noise.normal_at(self.seed, common["batch"], index, variable.shape, dtype)
 
-        y, changed = self.inner_step(Step(y, x, gradient, memory, common, normal))
-        memory |= changed
-        x_next, changed = self.outer_step(x, memory, rate)
-        memory |= {name: ops.where(last, new, memory[name]) for name, new in changed.items()}
+        y, changed = self.inner_step(InnerStep(y, x, gradient, slots, common, normal))
+        slots |= changed
+        x_next, changed = self.outer_step(x, slots, rate)
+        slots |= {name: ops.where(last, new, slots[name]) for name, new in changed.items()}
         if decay and not self.inner_learning_rate:
             x_next = x_next - decay * rate * x
 
         self.assign(variable, ops.where(last, x_next, y))
         self.assign(self._anchors[index], ops.where(last, x_next, x))
-        for name, slot in self._memories.items():
-            self.assign(slot[index], memory[name])
+        for name, slot in self._slots.items():
+            self.assign(slot[index], slots[name])
         if self.use_ema:
             slot = _keras.moving_averages(self)[index]
             average = ops.where(common["new"], x, ops.convert_to_tensor(slot))
@@ -154,11 +151,11 @@ class AnchoredOptimizer(CyclicOptimizer):
 
     @property
     def evaluated_slots(self):
-        means = [slots for name, slots in self._memories.items() if name == "mean"]
+        means = [slots for name, slots in self._slots.items() if name == "mean"]
         return [*super().evaluated_slots, *means]
 
     def evaluation_values(self):
-        slots = self._anchors if self.evaluation_weights == "anchor" else self._memories["mean"]
+        slots = self._anchors if self.evaluation_weights == "anchor" else self._slots["mean"]
         return chosen(ops.equal(self.phase, 0), self.trained, slots)
 
     def get_config(self):

@@ -1,7 +1,6 @@
 from keras import ops
 
-from keras_pde import _keras
-from keras_pde.optimizers import replicas
+from keras_pde import _keras, replicas
 
 
 class BaseOptimizer(_keras.Optimizer):

@@ -139,13 +139,13 @@ class EntropySGD(AnchoredOptimizer):
         return cls(**{"learning_rate": schedule, **arguments})
 
     @property
-    def memory(self):
+    def slots(self):
         moving = {"velocity": self.inner_momentum, "outer_velocity": self.momentum}
         return ("mean", *(name for name, momentum in moving.items() if momentum))
 
     def begin(self, x, gradient):
         restarted = {"mean": x, "velocity": ops.zeros_like(x)}
-        return {name: value for name, value in restarted.items() if name in self.memory}
+        return {name: value for name, value in restarted.items() if name in self.slots}
 
     @property
     def logged(self):
@@ -162,15 +162,15 @@ class EntropySGD(AnchoredOptimizer):
     def inner_step(self, step):
         rate = self.inner_learning_rate
         force = ops.cast(step.common["scope"], step.y.dtype) * (step.y - step.x)
-        d, changed = nesterov(step.gradient + force, step.memory, "velocity", self.inner_momentum)
+        d, changed = nesterov(step.gradient + force, step.slots, "velocity", self.inner_momentum)
         y = step.y - rate * d
         if self.temperature:
             y = y + math.sqrt(2 * rate * self.temperature) * step.normal()
-        mean = step.memory["mean"]
+        mean = step.slots["mean"]
         return y, {"mean": mean + self.average_weight * (y - mean), **changed}
 
-    def outer_step(self, x, memory, learning_rate):
-        d, changed = nesterov(x - memory["mean"], memory, "outer_velocity", self.momentum)
+    def outer_step(self, x, slots, learning_rate):
+        d, changed = nesterov(x - slots["mean"], slots, "outer_velocity", self.momentum)
         return x - learning_rate * d, changed
 
     def get_config(self):
@@ -211,9 +211,9 @@ _PAPER = {
 }
 
 
-def nesterov(d, memory, name, momentum):
+def nesterov(d, slots, name, momentum):
     """The direction with Nesterov's momentum, and the velocity that has changed, if there is."""
     if not momentum:
         return d, {}
-    velocity = momentum * memory[name] + d
+    velocity = momentum * slots[name] + d
     return d + momentum * velocity, {name: velocity}

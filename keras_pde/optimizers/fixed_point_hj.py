@@ -45,19 +45,19 @@ class FixedPointHJ(AnchoredOptimizer):
         self.average_weight = check_number(average_weight, "average_weight", above=0, most=1)
 
     @property
-    def memory(self):
+    def slots(self):
         return ("slope",)
 
     def begin(self, x, gradient):
         return {"slope": gradient}
 
     def inner_step(self, step):
-        p = step.memory["slope"]
+        p = step.slots["slope"]
         p = p + self.average_weight * (step.gradient - p)
         return step.x - p / self.scope, {"slope": p}
 
-    def outer_step(self, x, memory, learning_rate):
-        return x - learning_rate * memory["slope"], {}
+    def outer_step(self, x, slots, learning_rate):
+        return x - learning_rate * slots["slope"], {}
 
     def get_config(self):
         own = {"scope": self.scope, "average_weight": self.average_weight}

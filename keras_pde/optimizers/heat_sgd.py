@@ -46,19 +46,19 @@ class HeatSGD(AnchoredOptimizer):
         self.temperature = check_number(temperature, "temperature", least=0)
 
     @property
-    def memory(self):
+    def slots(self):
         return ("slope",)
 
     def begin(self, x, gradient):
         return {"slope": -gradient / (self.inner_steps - 1)}  # cancels the first batch
 
     def inner_step(self, step):
-        slope = step.memory["slope"] + step.gradient / (self.inner_steps - 1)
+        slope = step.slots["slope"] + step.gradient / (self.inner_steps - 1)
         deviation = math.sqrt(self.temperature / self.scope)
         return step.x + deviation * step.normal(), {"slope": slope}
 
-    def outer_step(self, x, memory, learning_rate):
-        return x - learning_rate * memory["slope"], {}
+    def outer_step(self, x, slots, learning_rate):
+        return x - learning_rate * slots["slope"], {}
 
     def get_config(self):
         own = {"scope": self.scope, "temperature": self.temperature}

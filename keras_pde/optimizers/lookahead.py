@@ -1,7 +1,7 @@
 from keras import ops
 
+from keras_pde import replicas
 from keras_pde.checks import check_number
-from keras_pde.optimizers import replicas
 from keras_pde.optimizers.wrapper_optimizer import WrapperOptimizer
 from keras_pde.registry import register
 
@@ -16,7 +16,7 @@ class Lookahead(WrapperOptimizer):
     optimizer inside.
 
     Source: Zhang, Lucas, Hinton and Ba, "Lookahead optimizer: k steps forward, 1 step back",
-    NeurIPS 2019 (arXiv 1907.08610). The inner optimizer's memory is kept at the synchronisation.
+    NeurIPS 2019 (arXiv 1907.08610). The inner optimizer's slots are kept at the synchronisation.
 
     Args:
         inner: the fast optimizer, its name, or its config.

@@ -3,9 +3,8 @@ import numbers
 import keras
 from keras import ops
 
-from keras_pde import _keras
+from keras_pde import _keras, replicas
 from keras_pde.checks import check_number
-from keras_pde.optimizers import replicas
 from keras_pde.optimizers.base_optimizer import BaseOptimizer
 
 
@@ -21,8 +20,8 @@ class LossAwareOptimizer(BaseOptimizer):
 
     with Nesterov's extrapolation if asked for; `weight_decay` is decoupled and acts with the rate.
 
-    A batch whose loss or gradient is not finite changes neither weights nor memory, and is counted
-    in `skipped`.
+    A batch whose loss or gradient is not finite changes neither weights nor what is remembered, and
+    is counted in `skipped`.
 
     Where gradients come from a loop of one's own, pass the loss through `scale_loss` first.
 
@@ -54,13 +53,13 @@ class LossAwareOptimizer(BaseOptimizer):
         self._losses, self._scalars = {}, {}  # by replica; by name
         self.last_rate = self.skipped = None
 
-    def rate(self, loss, gradients, variables, memory):
-        """The step's rate before the cap, a scalar, and what of the memory has changed.
+    def rate(self, loss, gradients, variables, remembered):
+        """The step's rate before the cap, a scalar, and what has changed of what is remembered.
 
         Args:
             loss: scalar tensor.
             gradients, variables: lists.
-            memory: name -> scalar tensor, of `remembered`.
+            remembered: name -> scalar tensor, of `remembered`.
         """
         raise NotImplementedError
 
@@ -101,7 +100,7 @@ class LossAwareOptimizer(BaseOptimizer):
         Args:
             gradient, variable: of the same shape.
             learning_rate: scalar, 0 where the variable should stay.
-            active: boolean scalar: whether this is a step, of which memory and average know.
+            active: boolean scalar: whether this is a step, of which slots and average know.
             new: boolean scalar: whether it is the first of a `fit`.
         """
         index = self.place(variable)
@@ -150,10 +149,10 @@ class LossAwareOptimizer(BaseOptimizer):
         """The gradients and the rate, zeros if something is not finite; and whether all is."""
         loss = ops.cast(loss, "float32")
         finite = ops.logical_and(ops.isfinite(loss), ops.isfinite(squared_norm(gradients)))
-        memory = {name: ops.convert_to_tensor(v) for name, v in self._scalars.items()}
-        rate, changed = self.rate(loss, gradients, variables, memory)
+        remembered = {name: ops.convert_to_tensor(v) for name, v in self._scalars.items()}
+        rate, changed = self.rate(loss, gradients, variables, remembered)
         for name, value in changed.items():
-            self._scalars[name].assign(ops.where(finite, value, memory[name]))
+            self._scalars[name].assign(ops.where(finite, value, remembered[name]))
         rate = ops.where(finite, ops.clip(rate, 0.0, ops.cast(most, "float32")), 0.0)
         self.last_rate.assign(ops.where(finite, rate, ops.convert_to_tensor(self.last_rate)))
         self.skipped.assign_add(ops.cast(ops.logical_not(finite), "int32"))

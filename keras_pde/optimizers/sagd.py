@@ -109,15 +109,15 @@ class SAGD(LossAwareOptimizer):
         super().build(variables)
         self._gradient_sums = self.add_optimizer_variables(variables, "gradient_sum")
 
-    def rate(self, loss, gradients, variables, memory):
-        fresh = memory["due"] > 0  # the last batch ended a step
+    def rate(self, loss, gradients, variables, remembered):
+        fresh = remembered["due"] > 0  # the last batch ended a step
 
         def added(total, value):
             return ops.where(fresh, value, total + value)
 
-        k = added(memory["count"], 1.0)
-        squares = added(memory["squares"], squared_norm(gradients))
-        losses = added(memory["losses"], loss)
+        k = added(remembered["count"], 1.0)
+        squares = added(remembered["squares"], squared_norm(gradients))
+        losses = added(remembered["losses"], loss)
         sums = [self._gradient_sums[self.place(v)] for v in variables]
         pairs = zip(map(ops.convert_to_tensor, sums), gradients, strict=True)
         totals = [added(total, g) for total, g in pairs]
@@ -129,18 +129,21 @@ class SAGD(LossAwareOptimizer):
             "variance": variance,
             "slope": ops.maximum(mean - variance / k, 0),
         }
-        due = k >= memory["batches"]
-        steps = memory["steps"] + ops.cast(due, "float32")
+        due = k >= remembered["batches"]
+        steps = remembered["steps"] + ops.cast(due, "float32")
         weight = ops.maximum(1 / ops.maximum(steps, 1), 1 - self.decay) * ops.cast(due, "float32")
-        means = {name: memory[name] + weight * (new - memory[name]) for name, new in found.items()}
+        means = {
+            name: remembered[name] + weight * (new - remembered[name])
+            for name, new in found.items()
+        }
         h = ops.cast(self.learning_rate, "float32")
         rule, _ = RULES[self.rule]
         wanted = rule(h, means["gap"], means["variance"], means["slope"], self.theta)
         # At most doubled: the first estimates, of few batches, may say anything.
-        wanted = ops.minimum(ops.ceil(wanted), 2 * memory["batches"])
+        wanted = ops.minimum(ops.ceil(wanted), 2 * remembered["batches"])
         wanted = ops.clip(wanted, self.smallest, self.largest)
         return ops.where(due, h, 0.0), {
-            "batches": ops.where(due, wanted, memory["batches"]),
+            "batches": ops.where(due, wanted, remembered["batches"]),
             "due": ops.cast(due, "float32"),
             "steps": steps,
             "count": k,

@@ -117,34 +117,34 @@ class SALR(LossAwareOptimizer):
         )
         return dict.fromkeys(names, 0.0)
 
-    def rate(self, loss, gradients, variables, memory):
-        n = memory["seen"] + 1
+    def rate(self, loss, gradients, variables, remembered):
+        n = remembered["seen"] + 1
         within = ops.mod(n - 1, self.window) + 1
         weights = (within, 1.0) if self.window > 1 else (n, self.square_decay)
-        f = _mean(memory["loss"], loss, n, self.loss_decay)
-        square = _mean(memory["square"], squared_norm(gradients), *weights)
-        lowest, changed = self._lowest(f, ops.equal(n, 1), memory)
+        f = _mean(remembered["loss"], loss, n, self.loss_decay)
+        square = _mean(remembered["square"], squared_norm(gradients), *weights)
+        lowest, changed = self._lowest(f, ops.equal(n, 1), remembered)
         rate = self.factor * (f - lowest) / ops.maximum(square, 1e-30)
         rate = ops.maximum(rate, self.smallest)
         if self.window > 1:
             # What it begins with is above any cap.
-            kept = ops.where(ops.equal(n, 1), 1e30, memory["kept"])
+            kept = ops.where(ops.equal(n, 1), 1e30, remembered["kept"])
             rate = changed["kept"] = ops.where(ops.equal(within, self.window), rate, kept)
         return rate, {"seen": n, "loss": f, "square": square, **changed}
 
-    def _lowest(self, f, first, memory):
-        """f*, as the rule says, and the memory that has changed."""
+    def _lowest(self, f, first, remembered):
+        """f*, as the rule says, and what of `remembered` has changed."""
         if self.f_star not in RULES:
             return self.f_star, {}
-        best = ops.where(first, f, ops.minimum(memory["best"], f))
+        best = ops.where(first, f, ops.minimum(remembered["best"], f))
         if self.f_star == "running_min":
             return best - (1 - self.margin) * ops.abs(best), {"best": best}
         # The level is best - gap, as of the last change; at first half of the first loss.
-        level = ops.where(first, f / 2, memory["level"])
+        level = ops.where(first, f / 2, remembered["level"])
         reached = f <= level
-        stalled = ops.where(ops.logical_or(first, reached), 0.0, memory["stalled"] + 1)
+        stalled = ops.where(ops.logical_or(first, reached), 0.0, remembered["stalled"] + 1)
         late = stalled >= self.patience
-        gap = ops.where(late, memory["gap"] / 2, memory["gap"])
+        gap = ops.where(late, remembered["gap"] / 2, remembered["gap"])
         gap = ops.where(first, ops.abs(f) / 2, gap)
         level = ops.where(ops.logical_or(reached, late), best - gap, level)
         stalled = ops.where(late, 0.0, stalled)

@@ -1,7 +1,7 @@
 from keras import ops
 
+from keras_pde import replicas
 from keras_pde.checks import check_number
-from keras_pde.optimizers import replicas
 from keras_pde.optimizers.loss_aware_optimizer import squared_norm
 from keras_pde.optimizers.wrapper_optimizer import WrapperOptimizer
 from keras_pde.registry import register

@@ -33,7 +33,7 @@ class SPS(LossAwareOptimizer):
         super().__init__(learning_rate, **kwargs)
         self.c, self.f_star = check_number(c, "c", above=0), check_number(f_star, "f_star")
 
-    def rate(self, loss, gradients, variables, memory):
+    def rate(self, loss, gradients, variables, remembered):
         return (loss - self.f_star) / ops.maximum(self.c * squared_norm(gradients), 1e-30), {}
 
     def get_config(self):

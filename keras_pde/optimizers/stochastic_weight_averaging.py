@@ -1,8 +1,7 @@
 from keras import ops
 
-from keras_pde import _keras
+from keras_pde import _keras, replicas
 from keras_pde.checks import check_count
-from keras_pde.optimizers import replicas
 from keras_pde.optimizers.cyclic_optimizer import chosen
 from keras_pde.optimizers.wrapper_optimizer import WrapperOptimizer
 from keras_pde.registry import register

@@ -7,6 +7,7 @@ import keras
 
 from keras_pde import data as datasets
 from keras_pde import hub, registry
+from keras_pde.objectives.objective import compose
 from keras_pde.optimizers import LossScaleOptimizer
 from keras_pde.recipes import schedules
 from keras_pde.recipes.augment import Augment
@@ -14,8 +15,7 @@ from keras_pde.recipes.batches import Batches
 from keras_pde.recipes.devices import ONE_DEVICE, Devices
 from keras_pde.recipes.recipe import Part, Recipe
 from keras_pde.recipes.schedules import call
-from keras_pde.training import RobustModel, replicas
-from keras_pde.training.objective import compose
+from keras_pde.training import RobustModel, supported
 
 
 def check(recipe: Recipe, devices: Devices = ONE_DEVICE) -> None:
@@ -35,7 +35,7 @@ def check(recipe: Recipe, devices: Devices = ONE_DEVICE) -> None:
     objective(recipe)
     made = optimizer(recipe, steps=100)
     if backend == "tensorflow" and devices.count > 1:
-        replicas.check_optimizer(made)
+        supported.check_optimizer(made)
     for evaluation in recipe.evaluation:
         attacks(evaluation)
 

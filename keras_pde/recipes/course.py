@@ -4,10 +4,10 @@ import keras
 import numpy as np
 
 from keras_pde.attacks import PGD
+from keras_pde.callbacks import EvaluationWeights, OptimizerLogger, RobustValidation
+from keras_pde.callbacks.evaluation_weights import evaluated_parts
+from keras_pde.callbacks.optimizer_logger import logging_parts
 from keras_pde.recipes.devices import ONE_DEVICE
-from keras_pde.training.callbacks import EvaluationWeights, OptimizerLogger, RobustValidation
-from keras_pde.training.evaluation_weights import evaluated_parts
-from keras_pde.training.optimizer_logger import logging_parts
 
 
 class Course:

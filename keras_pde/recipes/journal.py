@@ -6,9 +6,9 @@ from keras import ops
 
 from keras_pde import environment
 from keras_pde.compiled import step_by_step
+from keras_pde.optimizers import state
 from keras_pde.recipes import curves
 from keras_pde.recipes.run_folder import BEST, CHECKPOINT, RUN
-from keras_pde.training import slots
 
 ROBUST = "val_robust_accuracy"
 _REHEARSAL = "rehearsal.npz"
@@ -98,7 +98,7 @@ class Journal(keras.callbacks.Callback):
         variables = self.variables()
         expected = [tuple(v.shape) for v in variables]
         # A momentum for which there was no room on the way here has no entries; it starts anew.
-        anew = {id(v) for v in slots.momentum(self.robust.optimizer)}
+        anew = {id(v) for v in state.momentum(self.robust.optimizer)}
         arrays = [
             np.zeros(v.shape, a.dtype) if a.shape == (0,) and id(v) in anew else a
             for v, a in zip(variables, arrays, strict=False)

@@ -1,13 +1,13 @@
 import contextlib
 import time
 
+from keras_pde.callbacks import EvaluationWeights
 from keras_pde.recipes import build, pace, schedules
 from keras_pde.recipes.course import Course
 from keras_pde.recipes.devices import find
 from keras_pde.recipes.finish import finish
 from keras_pde.recipes.journal import Journal
 from keras_pde.recipes.run_folder import RunFolder
-from keras_pde.training.callbacks import EvaluationWeights
 
 
 def train(

@@ -1,6 +1,5 @@
-"""Training with robust objectives: `kp.RobustModel`, `kp.objectives`, `kp.callbacks`."""
+"""Training with robust objectives: `kp.RobustModel`."""
 
-from keras_pde.training import callbacks, objectives
 from keras_pde.training.robust_model import RobustModel
 
-__all__ = ["RobustModel", "callbacks", "objectives"]
+__all__ = ["RobustModel"]

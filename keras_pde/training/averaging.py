@@ -29,6 +29,8 @@ def twin(model):
 
 def pairs(averaged, model):
     """(average, value) variables: all that a forward pass reads, BatchNormalization's too."""
+    if averaged is None:
+        return []
     return [
         (average, value)
         for average, value in zip(averaged.weights, model.weights, strict=True)

@@ -9,7 +9,10 @@ from keras_pde.training import averaging
 
 
 class Hook:
-    """The objective as the JAX trainer's stateless loss; the rest of its step is Keras' own."""
+    """The `objective_loss` of a model as the JAX trainer's stateless loss.
+
+    The rest of the step is Keras' own.
+    """
 
     _looks = False  # whether the next batch is looked at before the step
 
@@ -50,8 +53,10 @@ class Hook:
         with keras.StatelessScope(state_mapping=list(zip(refs, values, strict=True))) as scope:
             iteration = self.optimizer.iterations.value
             state = non_trainable_variables[: len(self.model.non_trainable_variables)]
-            step = self._step(trainable_variables, state, x, y, sample_weight, iteration)
-            loss, main = self._objective_loss(x, y, sample_weight, step)
+            step = self.objective_loss.step(
+                trainable_variables, state, x, y, sample_weight, iteration
+            )
+            loss, main = self.objective_loss(self, step, x, y, sample_weight, self._unless)
             scaled = self.optimizer.scale_loss(loss)
         metrics = [scope.get_current_value(v) for v in self.metrics_variables]
         # Those of the model come first among the wrapper's; the averages follow, `train_step`'s.
@@ -82,7 +87,9 @@ class Hook:
                 x = keras.utils.unpack_x_y_sample_weight(batch)[0]
                 shards = [s.data for s in x.addressable_shards] if hasattr(x, "sharding") else [x]
                 for shard in shards:
-                    check_images(ops.convert_to_numpy(shard), self.objective.image_range, "x")
+                    check_images(
+                        ops.convert_to_numpy(shard), self.objective_loss.objective.image_range, "x"
+                    )
         except ValueError:
             _keras.put_back(self, state)  # the values, which are out of the variables in here
             raise
@@ -102,7 +109,7 @@ class Hook:
         iterations = dict(zip(map(id, self.optimizer.variables), optimizer_variables, strict=True))[
             id(self.optimizer.iterations)
         ]
-        for average, variable in self._averages():
+        for average, variable in averaging.pairs(self.averaged, self.model):
             values[id(average)] = averaging.updated(
                 values[id(average)], values[id(variable)], self.average, iterations
             )

@@ -3,12 +3,10 @@ import contextlib
 import keras
 from keras import ops
 
-from keras_pde import _keras
 from keras_pde.checks import check_images, class_labels
-from keras_pde.compiled import known
-from keras_pde.training import averaging, heads, image_range, replicas
-from keras_pde.training.objective import compose
-from keras_pde.training.step import Step
+from keras_pde.objectives.objective import compose
+from keras_pde.training import averaging, heads, supported
+from keras_pde.training.objective_loss import ObjectiveLoss, check_single, per_example
 
 _BACKEND = keras.backend.backend()
 
@@ -91,8 +89,9 @@ class RobustModel(Hook, keras.Model):
         self.seed = seed
         self.average = average
         self.averaged = None if average is None else averaging.twin(model)
-        self.term_trackers = [keras.metrics.Mean(name=n) for n in self.objective.names]
-        self._outside_tracker = keras.metrics.Mean(name="outside")  # share of steps out of range
+        self.objective_loss = ObjectiveLoss(model, self.objective, seed)
+        # Keras finds metrics in attributes.
+        self.term_trackers = [*self.objective_loss.trackers, self.objective_loss.outside]
         self._evaluating = False
 
     # The plain model's behaviour
@@ -158,7 +157,7 @@ class RobustModel(Hook, keras.Model):
     def compile(self, optimizer="rmsprop", loss=None, **kwargs):
         heads.check_loss(self.model, loss)
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
-        self._example_loss = _per_example(loss)
+        self.objective_loss.example_loss = per_example(loss)
 
     def compile_from_config(self, config):
         self.compile(**keras.saving.deserialize_keras_object(config))
@@ -192,58 +191,20 @@ class RobustModel(Hook, keras.Model):
             self._evaluating = False
 
     def get_metrics_result(self):
-        results = super().get_metrics_result()
-        outside = known(results.pop(self._outside_tracker.name))
-        if outside is not None and outside > 0:
-            raise ValueError(image_range.message(self.objective.image_range))
+        results = self.objective_loss.checked(super().get_metrics_result())
         if self._evaluating:
             results = {k: v for k, v in results.items() if k not in self.objective.names}
         return results
-
-    def _step(self, trainable, non_trainable, x, y, sample_weight, iteration) -> Step:
-        x, y = _tensor(x, "x"), _tensor(y, "y")
-        if not keras.backend.is_float_dtype(x.dtype):
-            x = ops.cast(x, keras.config.floatx())
-        loss = self._example_loss
-        return Step(
-            self.model, loss, trainable, non_trainable, x, y, sample_weight, self.seed, iteration
-        )
-
-    def _objective_loss(self, x, y, sample_weight, step):
-        """Runs the objective; the total loss (scaled for replicas) and the main pass.
-
-        Term trackers are updated on the way.
-        """
-        outside = image_range.outside(step.x, self.objective.image_range)
-        step.x = self._unless(outside, step.x)
-        self._outside_tracker.update_state(outside)
-        penalties = self.objective(step)
-        main = step.main
-        # The trainer's own loss, with the regularisers of the main pass (Keras' JAX trainer hands
-        # them over in the same way).
-        with _keras.regularisers(self, main.extra_losses):
-            loss = self.compute_loss(x, y, main.outputs, sample_weight, training=True)
-        # The data term is what the compiled loss made of it: its weights and its reduction.
-        extra = sum(_keras.as_added(self, value) for value in main.extra_losses)
-        data = (loss - extra) * replicas.count()
-        for tracker, value in zip(self.term_trackers, [data, *penalties], strict=True):
-            tracker.update_state(value, sample_weight=step.batch_size())
-        for penalty in penalties:
-            loss = loss + ops.cast(penalty, loss.dtype) / replicas.count()
-        return loss, main
-
-    def _averages(self):
-        return averaging.pairs(self.averaged, self.model) if self.averaged else []
 
     # Early refusals
 
     def _check_data(self, x, y):
         if x is not None:
-            _check_single(x, "x")
+            check_single(x, "x")
         if not hasattr(x, "__array__"):
             return  # generators and datasets are consumed by looking at them
         check_images(ops.convert_to_numpy(x), self.objective.image_range, "x")
-        _check_single(y, "y")
+        check_single(y, "y")
         outputs = getattr(self.model, "output_shape", None)
         loss = heads.loss_name(self.loss).lower().replace("_", "")
         # Other losses take soft labels, and outputs of higher rank a label for each position.
@@ -263,41 +224,4 @@ class RobustModel(Hook, keras.Model):
         if not self.compiled:
             return  # Keras says so
         optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)  # of loss scaling
-        replicas.check_supported(optimizer, self.model)
-
-
-def _check_single(value, what):
-    if value is None or isinstance(value, dict | list | tuple):
-        received = "None" if value is None else f"a {type(value).__name__}"
-        raise ValueError(
-            f"Received {what} as {received}; `RobustModel` needs one tensor, since perturbations "
-            "and input gradients are about one input and one output."
-        )
-
-
-def _tensor(value, what):
-    _check_single(value, what)
-    return ops.convert_to_tensor(value)
-
-
-def _per_example(loss):
-    """`(y, outputs) -> (batch,)` from anything that `compile` takes as a loss."""
-    if loss is None or isinstance(loss, dict | list | tuple):
-        raise ValueError(f"Received loss={loss!r}; expected one loss, for one output.")
-    loss = keras.losses.get(loss)
-    call = loss.call if isinstance(loss, keras.losses.Loss) else loss
-    dtype = getattr(loss, "dtype", keras.config.floatx())
-
-    def losses(y, outputs):
-        y, outputs = ops.cast(y, dtype), ops.cast(outputs, dtype)
-        if len(y.shape) == len(outputs.shape) - 1 and outputs.shape[-1] == 1:
-            y = ops.expand_dims(y, -1)  # (batch,) against (batch, 1) would broadcast to a square
-        values = call(y, outputs)
-        if len(values.shape) == 0:
-            raise ValueError(
-                f"Received a loss function ({loss}) that returns one number for the whole batch; "
-                "expected one for each example: do not average over the batch."
-            )
-        return ops.mean(ops.reshape(values, (ops.shape(outputs)[0], -1)), axis=1)
-
-    return losses
+        supported.check_supported(optimizer, self.model)

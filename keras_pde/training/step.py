@@ -11,9 +11,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_pde import _keras, noise
+from keras_pde import _keras, noise, replicas
 from keras_pde.autodiff import value_and_grad
-from keras_pde.training import replicas
 
 
 @dataclass
@@ -194,7 +193,7 @@ class Step:
     def keys(self, purpose):
         """Noise keys of the examples; `purpose` (a small integer) separates uses within a step."""
         size = self.batch_size()
-        examples = ops.arange(size, dtype="int32") + replicas.index() * size
+        examples = ops.arange(size, dtype="int32") + replicas.number() * size
         return noise.keys(self.seed, self.iteration * 8 + purpose, examples)
 
     def weighted(self, values, index=None):

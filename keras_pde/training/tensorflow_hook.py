@@ -2,12 +2,12 @@ import tensorflow as tf
 from keras import tree
 from keras.utils import unpack_x_y_sample_weight
 
-from keras_pde import _keras
-from keras_pde.training import averaging, image_range, replicas
+from keras_pde import _keras, replicas
+from keras_pde.training import averaging
 
 
 class Hook:
-    """The objective as a `train_step` on TensorFlow."""
+    """`train_step` on TensorFlow of a model that holds an `objective_loss`."""
 
     def train_step(self, data):
         x, y, sample_weight = unpack_x_y_sample_weight(data)
@@ -17,17 +17,19 @@ class Hook:
         trainable = [tf.convert_to_tensor(v.value) for v in variables]
         state = self.model.non_trainable_variables
         non_trainable = [tf.convert_to_tensor(v.value) for v in state]
-        step = self._step(trainable, non_trainable, x, y, sample_weight, self.optimizer.iterations)
+        step = self.objective_loss.step(
+            trainable, non_trainable, x, y, sample_weight, self.optimizer.iterations
+        )
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(trainable)
-            loss, main = self._objective_loss(x, y, sample_weight, step)
+            loss, main = self.objective_loss(self, step, x, y, sample_weight, self._unless)
             scaled = self.optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled, trainable)
         for variable, old, new in zip(state, non_trainable, main.updates, strict=True):
             if new is not old:
                 variable.assign(new)
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        for average, variable in self._averages():
+        for average, variable in averaging.pairs(self.averaged, self.model):
             new = averaging.updated(average, variable, self.average, self.optimizer.iterations)
             replicas.assign(average, new)
         # Replicas' gradients are summed, so each holds its share of the loss.
@@ -39,13 +41,12 @@ class Hook:
         try:
             return super().fit(*args, **kwargs)
         except tf.errors.InvalidArgumentError as error:
-            message = image_range.message(self.objective.image_range)
-            if message in str(error):
-                raise ValueError(message) from None
+            if self.objective_loss.range_error in str(error):
+                raise ValueError(self.objective_loss.range_error) from None
             raise
 
     def _unless(self, outside, x):
         """The images, of which the rest of the step is made: an assertion alone stops no update."""
-        message = image_range.message(self.objective.image_range)
+        message = self.objective_loss.range_error
         with tf.control_dependencies([tf.debugging.assert_equal(outside, 0.0, message)]):
             return tf.identity(x)

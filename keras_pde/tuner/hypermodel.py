@@ -4,9 +4,9 @@ from typing import Any
 
 import keras
 
+from keras_pde.optimizers import state
 from keras_pde.recipes import Recipe, build
 from keras_pde.recipes.course import Course
-from keras_pde.training import slots
 from keras_pde.tuner.extra import keras_tuner, require
 from keras_pde.tuner.space import corners, spaces
 
@@ -103,7 +103,7 @@ class RobustHyperModel(_Base):
         recipe = self.recipe_of(hp)
         batches = build.batches(recipe, self.loaded, self.training_part)
         if initial_epoch:
-            slots.skip(model.optimizer, initial_epoch * batches.steps_per_epoch)
+            state.skip(model.optimizer, initial_epoch * batches.steps_per_epoch)
             if model.averaged is not None:
                 model.averaged.set_weights(model.model.get_weights())
         course = Course(recipe, model, batches, self.held_out)

@@ -300,7 +300,7 @@ class Transfer:
 
 
 def slot_transfer(source, count, target, target_count) -> Transfer:
-    """How an optimizer's memory travels with the coefficients."""
+    """How an optimizer's slots travel with the coefficients."""
     p = transfer(source, count, target, target_count)
     mass, target_mass = _mass(source, count), _mass(target, target_count)
     positive = np.abs(p) + 1e-9  # new modes take after the mean of the others

@@ -5,8 +5,8 @@ from keras import ops
 from keras_pde import geometry, noise
 from keras_pde.checks import check_bounds
 from keras_pde.geometry import per_example
+from keras_pde.objectives.objective import AT, STATISTICS, Penalty, check_choice
 from keras_pde.registry import register
-from keras_pde.training.objective import AT, STATISTICS, Penalty, check_choice
 
 _SELECTION = 1  # purpose of this term's noise within a step
 

@@ -5,9 +5,8 @@ import numpy as np
 from keras import ops
 
 from keras_pde import _keras
-from keras_pde.optimizers import CyclicOptimizer
+from keras_pde.optimizers import CyclicOptimizer, state
 from keras_pde.optimizers.base_optimizer import averages, put
-from keras_pde.training import slots
 
 
 class EvaluationWeights(keras.callbacks.Callback):
@@ -53,7 +52,7 @@ class EvaluationWeights(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         self._training, self._kept, self._wanted = True, None, 0
         optimizer = self.model.optimizer
-        if not evaluated_parts(optimizer) and not slots.undecided(optimizer):
+        if not evaluated_parts(optimizer) and not state.undecided(optimizer):
             raise ValueError(
                 f"Received a model with the optimizer {type(optimizer).__name__}, which trains the "
                 "weights that it evaluates; expected one of `keras_pde.optimizers` that works in "
@@ -110,7 +109,7 @@ class EvaluationWeights(keras.callbacks.Callback):
 
 def evaluated_parts(optimizer):
     """Those of the optimizer and the ones inside it that evaluate other weights than they train."""
-    parts = slots.nested(optimizer)
+    parts = state.nested(optimizer)
     return [part for part in parts if isinstance(part, CyclicOptimizer) or part.use_ema]
 
 

@@ -3,9 +3,9 @@ from keras import ops
 from keras_pde import geometry
 from keras_pde.attacks.ascent import ascend, movable, to_bounds
 from keras_pde.checks import check_count
+from keras_pde.objectives.objective import DataTerm
 from keras_pde.registry import register
 from keras_pde.threat import Threat
-from keras_pde.training.objective import DataTerm
 
 _NOISE = 0  # purpose of this term's noise within a step
 

@@ -1,6 +1,6 @@
+from keras_pde.objectives.gradient_penalty import GradientPenalty
+from keras_pde.objectives.objective import Preset
 from keras_pde.registry import register
-from keras_pde.training.gradient_penalty import GradientPenalty
-from keras_pde.training.objective import Preset
 
 
 @register("objective", "tikhonov", weight=0.1)

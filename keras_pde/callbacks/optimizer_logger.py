@@ -1,7 +1,7 @@
 import keras
 from keras import ops
 
-from keras_pde.training import slots
+from keras_pde.optimizers import state
 
 
 class OptimizerLogger(keras.callbacks.Callback):
@@ -23,7 +23,7 @@ class OptimizerLogger(keras.callbacks.Callback):
     """
 
     def on_train_begin(self, logs=None):
-        if not logging_parts(self.model.optimizer) and not slots.undecided(self.model.optimizer):
+        if not logging_parts(self.model.optimizer) and not state.undecided(self.model.optimizer):
             raise ValueError(
                 f"Received a model with the optimizer {type(self.model.optimizer).__name__}, which "
                 "decides nothing by itself; expected SALR, SPS, ALIG, SAGD, EntropySGD or "
@@ -40,4 +40,4 @@ class OptimizerLogger(keras.callbacks.Callback):
 
 def logging_parts(optimizer):
     """Those of the optimizer and the ones inside it that have something to log."""
-    return [part for part in slots.nested(optimizer) if hasattr(type(part), "logged")]
+    return [part for part in state.nested(optimizer) if hasattr(type(part), "logged")]

@@ -1,7 +1,7 @@
+from keras_pde.objectives.adversarial import Adversarial
+from keras_pde.objectives.max_gradient_penalty import MaxGradientPenalty
+from keras_pde.objectives.objective import Preset
 from keras_pde.registry import register
-from keras_pde.training.adversarial import Adversarial
-from keras_pde.training.max_gradient_penalty import MaxGradientPenalty
-from keras_pde.training.objective import Preset
 
 
 @register("objective", "tulip", epsilon=0.1, weight=0.1)

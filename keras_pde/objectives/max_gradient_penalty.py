@@ -1,10 +1,9 @@
 from keras import ops
 
-from keras_pde import geometry
+from keras_pde import geometry, replicas
 from keras_pde.checks import check_bounds
+from keras_pde.objectives.objective import AT, STATISTICS, Penalty, check_choice
 from keras_pde.registry import register
-from keras_pde.training import replicas
-from keras_pde.training.objective import AT, STATISTICS, Penalty, check_choice
 
 
 @register("objective", "max_gradient_penalty", weight=0.1)

@@ -5,8 +5,7 @@ import keras
 from keras_pde import _keras
 from keras_pde.checks import check_count
 from keras_pde.layers.continuous import bases, depth
-from keras_pde.optimizers import CyclicOptimizer
-from keras_pde.training import slots
+from keras_pde.optimizers import CyclicOptimizer, state
 
 
 class RefineDepth(keras.callbacks.Callback):
@@ -14,7 +13,7 @@ class RefineDepth(keras.callbacks.Callback):
 
     Most of the training runs on a shallow, cheap network; each refinement splits the coefficients
     of depth so that theta(t) stays what it was, and training goes on. The optimizer goes on, too:
-    its learning rate and iterations stay, and its memory travels with the coefficients, so that the
+    its learning rate and iterations stay, and its slots travel with the coefficients, so that the
     updates of Adam and its relatives are continuous. (Plain SGD steps half as far in the space of
     functions after each refinement, since each of two coefficients has half the gradient.
     Optimizers that work in cycles end theirs before, and forget the momentum of outer steps.)
@@ -64,7 +63,7 @@ def refine_in_training(model):
     """Refines a compiled model in place, with its optimizer and compiled functions."""
     if keras.backend.backend() == "jax":
         model.jax_state_sync()
-    for optimizer in slots.nested(model.optimizer):
+    for optimizer in state.nested(model.optimizer):
         if isinstance(optimizer, CyclicOptimizer) and optimizer.built:
             optimizer.end_cycle()
     position = {id(v): i for i, v in enumerate(model.trainable_variables)}
@@ -76,7 +75,7 @@ def refine_in_training(model):
         transfer = bases.slot_transfer(*before, block.basis, block.num_basis)
         transfers |= {position[id(v)]: transfer for v in stacks if id(v) in position}
     if model.optimizer.built:
-        optimizer = slots.carried_over(model.optimizer, model.trainable_variables, transfers)
+        optimizer = state.carried_over(model.optimizer, model.trainable_variables, transfers)
         _keras.replace_optimizer(model, optimizer)
     model.train_function = model.test_function = model.predict_function = None
     model.make_train_function()

@@ -99,7 +99,7 @@ class Objective(Component):
     """
 
     def __init__(self, data=None, penalties=()):
-        from keras_pde.training.plain import Plain
+        from keras_pde.objectives.plain import Plain
 
         self.explicit = data is not None
         data = data if self.explicit else Plain()

@@ -1,5 +1,5 @@
+from keras_pde.objectives.objective import DataTerm
 from keras_pde.registry import register
-from keras_pde.training.objective import DataTerm
 
 
 @register("objective", "plain")

@@ -1,0 +1,129 @@
+import keras
+from keras import ops
+
+from keras_pde import _keras, replicas
+from keras_pde.compiled import known
+from keras_pde.training import image_range
+from keras_pde.training.step import Step
+
+
+class ObjectiveLoss:
+    """The total loss of a batch by an objective: what the steps of both backends differentiate.
+
+    Args:
+        model: the network.
+        objective: an `Objective`.
+        seed: integer; noise is a function of (seed, training step, example).
+
+    Attributes:
+        trackers: a metric for each term.
+        outside: metric; the share of steps with images out of range.
+        example_loss: `(y, outputs) -> (batch,)`, the compiled loss; set by `compile`.
+    """
+
+    def __init__(self, model, objective, seed):
+        self.model, self.objective, self.seed = model, objective, seed
+        self.trackers = [keras.metrics.Mean(name=name) for name in objective.names]
+        self.outside = keras.metrics.Mean(name="outside")
+        self.example_loss = None
+
+    def step(self, trainable, non_trainable, x, y, sample_weight, iteration) -> Step:
+        """The batch, with the values of the network's variables."""
+        x, y = _tensor(x, "x"), _tensor(y, "y")
+        if not keras.backend.is_float_dtype(x.dtype):
+            x = ops.cast(x, keras.config.floatx())
+        return Step(
+            self.model,
+            self.example_loss,
+            trainable,
+            non_trainable,
+            x,
+            y,
+            sample_weight,
+            self.seed,
+            iteration,
+        )
+
+    def __call__(self, trainer, step, x, y, sample_weight, unless):
+        """Runs the objective; the total loss (scaled for replicas) and the main pass.
+
+        Term trackers are updated on the way.
+
+        Args:
+            trainer: the compiled Keras model, whose loss, weights and reduction it is.
+            step: from `step`.
+            x, y, sample_weight: the batch, as the trainer got it.
+            unless: function of whether images are out of range and of the images, which returns
+                the images, or stops the step.
+        """
+        outside = image_range.outside(step.x, self.objective.image_range)
+        step.x = unless(outside, step.x)
+        self.outside.update_state(outside)
+        penalties = self.objective(step)
+        main = step.main
+        # The trainer's own loss, with the regularisers of the main pass (Keras' JAX trainer hands
+        # them over in the same way).
+        with _keras.regularisers(trainer, main.extra_losses):
+            loss = trainer.compute_loss(x, y, main.outputs, sample_weight, training=True)
+        # The data term is what the compiled loss made of it: its weights and its reduction.
+        extra = sum(_keras.as_added(trainer, value) for value in main.extra_losses)
+        data = (loss - extra) * replicas.count()
+        for tracker, value in zip(self.trackers, [data, *penalties], strict=True):
+            tracker.update_state(value, sample_weight=step.batch_size())
+        for penalty in penalties:
+            loss = loss + ops.cast(penalty, loss.dtype) / replicas.count()
+        return loss, main
+
+    @property
+    def range_error(self) -> str:
+        """What is wrong with images out of range."""
+        return image_range.message(self.objective.image_range)
+
+    def checked(self, results):
+        """Metrics' results by name, without what is no metric of the user's.
+
+        Raises:
+            ValueError: a step since the last reset had images out of range.
+        """
+        outside = known(results.pop(self.outside.name))
+        if outside is not None and outside > 0:
+            raise ValueError(self.range_error)
+        return results
+
+
+def check_single(value, what):
+    """Refuses what is not one tensor."""
+    if value is None or isinstance(value, dict | list | tuple):
+        received = "None" if value is None else f"a {type(value).__name__}"
+        raise ValueError(
+            f"Received {what} as {received}; `RobustModel` needs one tensor, since perturbations "
+            "and input gradients are about one input and one output."
+        )
+
+
+def _tensor(value, what):
+    check_single(value, what)
+    return ops.convert_to_tensor(value)
+
+
+def per_example(loss):
+    """`(y, outputs) -> (batch,)` from anything that `compile` takes as a loss."""
+    if loss is None or isinstance(loss, dict | list | tuple):
+        raise ValueError(f"Received loss={loss!r}; expected one loss, for one output.")
+    loss = keras.losses.get(loss)
+    call = loss.call if isinstance(loss, keras.losses.Loss) else loss
+    dtype = getattr(loss, "dtype", keras.config.floatx())
+
+    def losses(y, outputs):
+        y, outputs = ops.cast(y, dtype), ops.cast(outputs, dtype)
+        if len(y.shape) == len(outputs.shape) - 1 and outputs.shape[-1] == 1:
+            y = ops.expand_dims(y, -1)  # (batch,) against (batch, 1) would broadcast to a square
+        values = call(y, outputs)
+        if len(values.shape) == 0:
+            raise ValueError(
+                f"Received a loss function ({loss}) that returns one number for the whole batch; "
+                "expected one for each example: do not average over the batch."
+            )
+        return ops.mean(ops.reshape(values, (ops.shape(outputs)[0], -1)), axis=1)
+
+    return losses
