@@ -205,11 +205,11 @@ class Optimizer(keras.optimizers.Optimizer):
         """Leaves out the variables whose gradient is `None`."""
         return super()._filter_empty_gradients(gradients, variables)
 
-    def clipped(self, gradients):
+    def clip_all(self, gradients):
         """Clips each replica's gradients, before they are summed."""
         return super()._clip_gradients(gradients)
 
-    def average(self, variables):
+    def update_averages(self, variables):
         """Updates the moving averages of `use_ema`, after the step."""
         super()._update_model_variables_moving_average(variables)
 
@@ -217,7 +217,7 @@ class Optimizer(keras.optimizers.Optimizer):
         """Assigns gradients that take the variable's place (float8), and leaves those out."""
         return self._overwrite_variables_directly_with_gradients(gradients, variables)
 
-    def decay(self, variables):
+    def decay_weights(self, variables):
         """Shrinks what `weight_decay` is about, before the step."""
         super()._apply_weight_decay(variables)
 
@@ -226,7 +226,7 @@ class Optimizer(keras.optimizers.Optimizer):
         super()._backend_update_step(gradients, variables, learning_rate)
 
     def _apply_weight_decay(self, variables):
-        self.decay(variables)
+        self.decay_weights(variables)
 
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
         self.update_all(grads, trainable_variables, learning_rate)
@@ -235,7 +235,7 @@ class Optimizer(keras.optimizers.Optimizer):
         return self.with_gradients(grads, vars)
 
     def _clip_gradients(self, grads):
-        return self.clipped(grads)
+        return self.clip_all(grads)
 
     def _update_model_variables_moving_average(self, trainable_variables):
-        self.average(trainable_variables)
+        self.update_averages(trainable_variables)

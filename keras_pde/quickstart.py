@@ -18,7 +18,6 @@ from keras_pde.attacks import Target
 from keras_pde.evaluation import Report, evaluate
 from keras_pde.evaluation.report import columns, number
 from keras_pde.hub import save_model
-from keras_pde.measure import measurement
 from keras_pde.objectives import Adversarial, Objective, Plain, Tulip
 from keras_pde.text import percent
 from keras_pde.training import RobustModel
@@ -184,7 +183,7 @@ def _save(model, folder, twin, arguments, dataset, settings, seconds, reports):
         "caveats": ["Trained in a minute on few images, to show the library; not for use."],
         "objective": repr(twin.objective),
         "measurements": [
-            measurement(report, EPSILONS[norm], seed=0)
+            report.measurement(EPSILONS[norm], seed=0)
             for norm, report in reports[twin.name].items()
         ],
         "provenance": {

@@ -87,6 +87,43 @@ def unknown_name(what: str, received: Any, known: Iterable[str]) -> ValueError:
     return ValueError(f"Received unknown {what} {received!r}; expected one of {known}.{hint}")
 
 
+def create(function, arguments, what):
+    """`function(**arguments)`; unknown and missing arguments are named, with the nearest.
+
+    Raises:
+        ValueError: for these, and for a value of the wrong type.
+    """
+    known = _parameters(function)
+    for name in arguments:
+        if name not in known:
+            raise unknown_name(f"argument of {what}", name, known)
+    missing = [n for n, p in known.items() if p.default is p.empty and n not in arguments]
+    if missing:
+        raise ValueError(f"Received {what} without {missing}; expected at least these.")
+    try:
+        return function(**arguments)
+    except TypeError as error:
+        raise ValueError(
+            f"Received {what} with {arguments}; expected values of other types ({error})."
+        ) from error
+
+
+def _parameters(function):
+    """By name; a class that takes `**kwargs` hands them on to its base classes."""
+    owners = [function]
+    if inspect.isclass(function):
+        owners = [owner for owner in function.__mro__ if "__init__" in vars(owner)]
+    known = {}
+    for owner in owners:
+        parameters = inspect.signature(owner).parameters
+        kinds = {p.kind for p in parameters.values()}
+        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        known = {**{n: p for n, p in parameters.items() if p.kind in named}, **known}
+        if inspect.Parameter.VAR_KEYWORD not in kinds:
+            break
+    return known
+
+
 class Component:
     """A plain object whose attributes carry the names of its constructor's arguments.
 

@@ -19,8 +19,8 @@ STEPS = [
     {"cli"},
     {"offline", "tuner"},
     {"quickstart", "recipes"},
-    {"measure"},
-    {"hub", "evaluation"},
+    {"hub"},
+    {"evaluation"},
     {"callbacks"},
     {"analysis"},
     {"training"},
@@ -30,7 +30,7 @@ STEPS = [
     {"layers", "odeint", "optimizers"},
     {"data", "integrators", "threat"},
     {"geometry", "autodiff", "compiled", "cost"},
-    {"noise", "checks", "environment", "graph", "parts", "replicas", "text"},
+    {"noise", "checks", "environment", "graph", "parts", "records", "replicas", "text"},
     {"registry", "_keras"},
 ]
 RANK = {name: rank for rank, step in enumerate(STEPS) for name in step}
@@ -120,6 +120,7 @@ def test_public_names():
         "IteratedAttack",
         "MinimalDistance",
         "Target",
+        "get",
     }
     assert registry.names("model") == [
         "continuous_net",

@@ -184,7 +184,7 @@ def test_model_must_give_finite_logits_of_the_classes(tmp_path, model, fields):
         ({"measurements": [make_row(median_distance=-1.0)]}, "a length"),
         ({"measurements": [make_row(attacks=[])]}, "label and config"),
         ({"measurements": [make_row(digest="none")]}, "SHA-256"),
-        ({"measurements": [make_row(certified=1)]}, "expected bool"),
+        ({"measurements": [make_row(certified_accuracy="1")]}, "expected float"),
         ({"license": "MIT"}, "Did you mean 'licence'"),
         ({"parameters": 7}, "unknown field"),
         ({"title": 7}, "title=7; expected str"),

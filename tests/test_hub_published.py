@@ -357,6 +357,14 @@ def test_board_says_what_a_reader_must_know(three, clone):
     for text in ("## mnist, linf 0.1", "## cifar10, l2 8/255", "40.0 % - 60.0 %", "synthetic"):
         assert text in page
     assert Place.clone().cards().keys() == {"a", "b", "c"}
-    certified = hub.Measurement(**make_row(certified=True, alarms=["gradients vanish"]))
+    proof = {
+        "certified_accuracy": 0.25,
+        "certified_interval": [0.1, 0.4],
+        "certificate": {"label": "bounds", "config": {}},
+    }
+    certified = hub.Measurement(**make_row(**proof, alarms=["gradients vanish"]))
     page = board.page([hub.Card(**complete_fields(measurements=[certified]))])
-    assert "50.0 % (certified) (alarm)" in page and "alarm: linf 0.1: gradients vanish" in page
+    assert (
+        "| 50.0 % (alarm) | 40.0 % - 60.0 % | 25.0 % |" in page
+        and "alarm: linf 0.1: gradients vanish" in page
+    )

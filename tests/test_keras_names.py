@@ -267,21 +267,21 @@ class Recorder(_keras.Optimizer):
         self.calls.append("with_gradients")
         return super().with_gradients(gradients, variables)
 
-    def clipped(self, gradients):
-        self.calls.append("clipped")
-        return super().clipped(gradients)
+    def clip_all(self, gradients):
+        self.calls.append("clip_all")
+        return super().clip_all(gradients)
 
-    def decay(self, variables):
-        self.calls.append("decay")
-        super().decay(variables)
+    def decay_weights(self, variables):
+        self.calls.append("decay_weights")
+        super().decay_weights(variables)
 
     def update_all(self, gradients, variables, learning_rate):
         self.calls.append("update_all")
         super().update_all(gradients, variables, learning_rate)
 
-    def average(self, variables):
-        self.calls.append("average")
-        super().average(variables)
+    def update_averages(self, variables):
+        self.calls.append("update_averages")
+        super().update_averages(variables)
 
     def update_step(self, gradient, variable, learning_rate):
         self.assign_sub(variable, learning_rate * gradient)
@@ -291,7 +291,13 @@ def test_what_subclasses_take_over():
     optimizer, (a, b) = built(Recorder(clipvalue=0.5, use_ema=True))
     with pytest.warns(UserWarning, match="Gradients do not exist"):
         optimizer.apply([ops.ones(2), None])
-    assert optimizer.calls == ["with_gradients", "clipped", "decay", "update_all", "average"]
+    assert optimizer.calls == [
+        "with_gradients",
+        "clip_all",
+        "decay_weights",
+        "update_all",
+        "update_averages",
+    ]
     np.testing.assert_allclose(ops.convert_to_numpy(a), 0.95)
     np.testing.assert_allclose(ops.convert_to_numpy(b), 1.0)
     gradients, variables = optimizer.without_overwritten([ops.ones(2)], [a])

@@ -5,10 +5,9 @@ import keras
 from keras_pde import data as datasets
 from keras_pde.cli._common import add_data, command, length, positive, progress_bar, say
 from keras_pde.evaluation import evaluate
-from keras_pde.evaluation.report import columns
 from keras_pde.hub import load_card, load_model
-from keras_pde.measure import agree, measure_again
-from keras_pde.text import percent
+from keras_pde.hub.repeat import measure_again
+from keras_pde.text import columns, percent
 
 
 def add(commands, debug):
@@ -93,11 +92,9 @@ def _measure_again(card, model, dataset):
         say(f"{row.threat}: {attacks} on {row.images} images ...")
     with progress_bar() as progress:
         pairs = measure_again(card, model, dataset.x_test, dataset.y_test, progress)
-    if not pairs:
-        raise ValueError("The card's numbers are all certified; attacks cannot repeat them.")
     rows = [("threat", "images", "", "clean", "robust", "95 % interval", "")]
     for published, measured in pairs:
-        verdict = "agrees" if agree(published, measured) else "DIFFERS"
+        verdict = "agrees" if published.agrees_with(measured) else "DIFFERS"
         for row, source, result in ((published, "published", ""), (measured, "measured", verdict)):
             low, high = row.robust_interval
             interval = f"{percent(low)} - {percent(high)}"
@@ -106,7 +103,7 @@ def _measure_again(card, model, dataset):
             rows.append((*threat, source, *shares, interval, result))
     lines = (line.rstrip() for line in columns(rows))
     say(f"{card.name or card.title}\n\n" + "\n".join(lines))
-    differing = sum(not agree(*pair) for pair in pairs)
+    differing = sum(not published.agrees_with(measured) for published, measured in pairs)
     if differing:
         raise ValueError(
             f"{differing} of {len(pairs)} rows lie outside the published intervals: another model, "

@@ -2,9 +2,8 @@ import json
 
 from keras_pde import hub
 from keras_pde.cli._common import command, length, positive, say
-from keras_pde.evaluation.report import columns
 from keras_pde.hub.board import count
-from keras_pde.text import percent
+from keras_pde.text import columns, percent
 
 
 def add(commands, debug):
@@ -41,7 +40,7 @@ def _list(arguments):
                     count(card.parameters),
                     percent(row.clean_accuracy),
                     str(row.threat),
-                    percent(row.robust_accuracy) + " certified" * row.certified,
+                    percent(row.robust_accuracy),
                     str(row.images),
                     card.weights,
                 )

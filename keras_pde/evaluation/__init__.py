@@ -2,6 +2,7 @@
 
 from keras_pde.evaluation.comparison import Comparison
 from keras_pde.evaluation.evaluate import default_attacks, evaluate
+from keras_pde.evaluation.measurement import Measurement
 from keras_pde.evaluation.report import AttackRun, Report
 
-__all__ = ["AttackRun", "Comparison", "Report", "default_attacks", "evaluate"]
+__all__ = ["AttackRun", "Comparison", "Measurement", "Report", "default_attacks", "evaluate"]

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keras_pde.evaluation.report import Report, columns, number
-from keras_pde.text import percent
+from keras_pde.text import columns, number, percent
 
 
 @dataclass(frozen=True)
@@ -40,8 +39,8 @@ class Comparison:
     ratio_interval: tuple[float, float]
 
     @classmethod
-    def of(cls, first: Report, second: Report, resamples: int = 2000, seed: int = 0):
-        """Compares; a `ValueError` if norm or images differ."""
+    def of(cls, first, second, resamples: int = 2000, seed: int = 0):
+        """Compares two reports; a `ValueError` if norm or images differ."""
         if (first.norm, first.digest) != (second.norm, second.digest):
             raise ValueError(
                 f"Received reports in norms {first.norm!r} and {second.norm!r} on images "

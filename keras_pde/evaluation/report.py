@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from keras_pde.checks import check_bounds
-from keras_pde.text import percent
+from keras_pde.evaluation.comparison import Comparison
+from keras_pde.evaluation.measurement import Measurement
+from keras_pde.text import columns, number, percent
 from keras_pde.threat import within
 
 SCHEMA = 1
@@ -54,6 +56,10 @@ class Report:
         alarms: reasons to distrust the numbers; empty if there are none.
         digest: of images and labels; only reports of the same images can be compared.
         environment: versions, hardware, date.
+        certified: `(images,)` lengths in `norm` up to which it is proven that the image is
+            classified correctly, 0 where nothing is; None if no proof was tried. A lower bound,
+            beside `distance`, which is an upper one.
+        certificate: how it was proven: a dict of `label` and `config`.
         adversarials: closest adversarial images, while in memory; not in the JSON file.
     """
 
@@ -66,7 +72,20 @@ class Report:
     alarms: tuple[str, ...]
     digest: str
     environment: dict
+    certified: np.ndarray | None = None
+    certificate: dict | None = None
     adversarials: dict[str, np.ndarray] | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self):
+        if self.certified is None:
+            return
+        broken = np.flatnonzero(within(self.distance, self.certified) & (self.certified > 0))
+        if len(broken):
+            i = broken[0]
+            raise ValueError(
+                f"Received a certificate that {len(broken)} attacks have broken: image {i} is "
+                f"certified to {self.certified[i]:g}, and misclassified at {self.distance[i]:g}."
+            )
 
     def __eq__(self, other) -> bool:
         return isinstance(other, Report) and self.to_json() == other.to_json()
@@ -90,6 +109,58 @@ class Report:
         """Which images are correct and stay so, as far as the attacks found."""
         return (self.distance > 0) & ~within(self.distance, epsilon)
 
+    def certified_accuracy(self, epsilon: float) -> float | None:
+        """Share of all images of which it is proven that they are correct and stay so: a lower
+        bound. None if no proof was tried."""
+        if self.certified is None:
+            return None
+        return float(np.mean(self.certified >= epsilon)) if epsilon else self.clean_accuracy
+
+    def certified_interval(self, epsilon: float) -> tuple[float, float] | None:
+        """95 % interval of the certified accuracy, over the draw of images."""
+        share = self.certified_accuracy(epsilon)
+        return None if share is None else interval(round(share * self.count), self.count)
+
+    def measurement(self, epsilon: float, seed: int) -> Measurement:
+        """The row of a card that states what was found at one radius.
+
+        Args:
+            epsilon: one of the radii of the report.
+            seed: of the attacks.
+
+        Raises:
+            ValueError: the report was not made at that radius.
+
+        Example:
+
+        >>> report = kp.evaluate(model, x, y, norm="linf", epsilons=[0.1], seed=0)
+        >>> row = report.measurement(0.1, seed=0)
+        """
+        if epsilon not in self.epsilons:
+            raise ValueError(
+                f"Received epsilon={epsilon}; expected one of the report's, {self.epsilons}."
+            )
+        median = self.distance_quantile()
+        return Measurement(
+            norm=self.norm,
+            epsilon=epsilon,
+            images=self.count,
+            clean_accuracy=self.clean_accuracy,
+            clean_interval=self.interval(),
+            robust_accuracy=self.robust_accuracy(epsilon),
+            robust_interval=self.interval(epsilon),
+            median_distance=median if median < float("inf") else None,
+            attacks=tuple(_row(run) for run in self.runs if run.epsilon in (None, epsilon)),
+            seed=seed,
+            digest=self.digest,
+            keras_pde_version=self.environment["keras_pde"],
+            date=self.environment["date"],
+            alarms=self.alarms,
+            certified_accuracy=self.certified_accuracy(epsilon),
+            certified_interval=self.certified_interval(epsilon),
+            certificate=self.certificate,
+        )
+
     def interval(self, epsilon: float = 0.0) -> tuple[float, float]:
         """95 % interval of the robust accuracy (clean accuracy for 0), over the draw of images."""
         return interval(np.sum(self.robust(epsilon)), self.count)
@@ -107,13 +178,14 @@ class Report:
 
     def table(self) -> str:
         """Readable summary: accuracies with intervals, distances, attacks, alarms."""
-        rows = [("epsilon", "accuracy", "95 % interval")]
+        proven = self.certified is not None
+        rows = [("epsilon", "accuracy", "95 % interval", *["certified"] * proven)]
         for epsilon in (0.0, *self.epsilons):
             low, high = self.interval(epsilon)
             label = f"{epsilon:g}" if epsilon else "0 (clean)"
-            rows.append(
-                (label, percent(self.robust_accuracy(epsilon)), f"{percent(low)} - {percent(high)}")
-            )
+            cells = (percent(self.robust_accuracy(epsilon)), f"{percent(low)} - {percent(high)}")
+            certified = [percent(self.certified_accuracy(epsilon))] * proven if proven else []
+            rows.append((label, *cells, *certified))
         lines = [f"{self.name}: {self.norm} robustness on {self.count} images (upper bounds)", ""]
         lines += columns(rows)
         quantiles = ", ".join(
@@ -164,10 +236,8 @@ class Report:
         axes.legend(loc="lower right")
         figure.savefig(path, dpi=130)
 
-    def compare(self, other: "Report"):
+    def compare(self, other: "Report") -> Comparison:
         """Paired comparison with another report on the same images; see `Comparison`."""
-        from keras_pde.evaluation.comparison import Comparison
-
         return Comparison.of(self, other)
 
     # Files
@@ -177,6 +247,8 @@ class Report:
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         del values["adversarials"]
         values["distance"] = [float(d) if math.isfinite(d) else None for d in self.distance]
+        if self.certified is not None:
+            values["certified"] = [float(r) for r in self.certified]
         values["runs"] = [dataclasses.asdict(run) for run in self.runs]
         values = {"schema": SCHEMA, **values}
         text = json.dumps(values, indent=1, allow_nan=False, default=str)
@@ -195,6 +267,8 @@ class Report:
             if schema == SCHEMA:
                 distance = [np.inf if d is None else d for d in values["distance"]]
                 values["distance"] = np.array(distance, "float64")
+                if values.get("certified") is not None:
+                    values["certified"] = np.array(values["certified"], "float64")
                 values["runs"] = tuple(AttackRun(**run) for run in values["runs"])
                 values["bounds"] = check_bounds(values["bounds"])
                 for name in ("epsilons", "alarms"):
@@ -214,19 +288,11 @@ class Report:
         np.savez_compressed(path, **self.adversarials, distance=self.distance)
 
 
-def number(value: float) -> str:
-    """Three significant digits; what was not found says so."""
-    return f"{value:.3g}" if math.isfinite(value) else "not found"
-
-
-def columns(rows) -> list[str]:
-    """Aligned lines of a table whose first row is the head."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            cell.ljust(w) if i == 0 else cell.rjust(w)
-            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
-    return [lines[0], "-" * len(lines[0]), *lines[1:]]
+def _row(run):
+    return {
+        "label": run.attack,
+        # The radius is the row's, for all attacks.
+        "config": {key: value for key, value in run.config.items() if key != "epsilon"},
+        # A search for distances goes on until it has one: its accuracy says nothing.
+        "robust_accuracy": None if run.epsilon is None else run.robust_accuracy,
+    }

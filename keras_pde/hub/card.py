@@ -1,10 +1,10 @@
 import dataclasses
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
-from keras_pde.hub.fields import Checked, check_names, from_json, to_json
-from keras_pde.hub.measurement import Measurement
+from keras_pde.evaluation.measurement import Measurement
+from keras_pde.records import Checked, check_names, from_json, to_json
 
 SCHEMA = 2
 
@@ -144,9 +144,13 @@ class Card(Checked):
             "'mnist/linf-0.3/small_cnn'",
         )
 
+    def to_dict(self) -> dict[str, Any]:
+        """The fields; measurements are dicts too."""
+        return {**super().to_dict(), "measurements": [m.to_dict() for m in self.measurements]}
+
     def to_json(self) -> str:
         """The card as JSON text; a `ValueError` says what JSON cannot hold."""
-        return to_json(asdict(self), "card")
+        return to_json(self.to_dict(), "card")
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Card":

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from keras_pde import data, geometry, registry
 from keras_pde.hub.card import DATA_TIERS, Card
-from keras_pde.hub.fields import from_json
+from keras_pde.records import from_json
 from keras_pde.registry import unknown_name
 from keras_pde.threat import radius, same_radius
 

@@ -1,7 +1,5 @@
 """Architectures by name: normalisation inside, float32 logits out."""
 
-import inspect
-
 import keras
 
 from keras_pde import registry
@@ -47,9 +45,4 @@ def create(name: str, **kwargs) -> keras.Model:
 
     >>> model = keras_pde.models.create("small_cnn", width=8)
     """
-    model = registry.get("model", name)
-    arguments = inspect.signature(model).parameters
-    for argument in kwargs:
-        if argument not in arguments:
-            raise registry.unknown_name(f"argument of model {name!r}", argument, arguments)
-    return model(**kwargs)
+    return registry.create(registry.get("model", name), kwargs, f"model {name!r}")

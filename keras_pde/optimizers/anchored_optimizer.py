@@ -146,7 +146,7 @@ class AnchoredOptimizer(CyclicOptimizer):
             later = x_next + ops.cast(momentum, dtype) * (average - x_next)
             self.assign(slot, ops.where(last, later, average))
 
-    def decay(self, variables):
+    def decay_weights(self, variables):
         """Is part of the step, since the base class would use the outer learning rate."""
 
     @property

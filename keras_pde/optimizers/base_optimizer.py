@@ -51,15 +51,15 @@ class BaseOptimizer(_keras.Optimizer):
             replicas.update(self, stay, staying)
         return gradients, variables
 
-    def clipped(self, gradients):
+    def clip_all(self, gradients):
         """Is part of `whole_gradients`."""
         return gradients
 
     def whole_gradients(self, gradients, variables):
         """The gradients of the whole batch: dense, summed over the replicas, and clipped."""
-        return super().clipped(replicas.summed_gradients(self, gradients, variables))
+        return super().clip_all(replicas.summed_gradients(self, gradients, variables))
 
-    def average(self, variables):
+    def update_averages(self, variables):
         """Is part of the step."""
 
     def finalize_variable_values(self, var_list):

@@ -122,7 +122,7 @@ class LossAwareOptimizer(BaseOptimizer):
             momentum = ops.cast(ops.where(new, 0.0, self.ema_momentum), w.dtype)
             self.assign(slot, ops.where(active, after + momentum * (average - after), average))
 
-    def decay(self, variables):
+    def decay_weights(self, variables):
         """Is part of `update_step`, since the base class would use the largest rate."""
 
     def update_all(self, gradients, variables, learning_rate):

@@ -14,7 +14,6 @@ from keras_pde.recipes.augment import Augment
 from keras_pde.recipes.batches import Batches
 from keras_pde.recipes.devices import ONE_DEVICE, Devices
 from keras_pde.recipes.recipe import Part, Recipe
-from keras_pde.recipes.schedules import call
 from keras_pde.training import RobustModel, supported
 
 
@@ -80,7 +79,7 @@ def architecture(recipe: Recipe, loaded) -> tuple[str, dict]:
 def network(recipe: Recipe, loaded) -> keras.Model:
     """The network with its initial weights, or with those of the model it starts `from`."""
     name, arguments = architecture(recipe, loaded)
-    model = call(registry.get("model", name), arguments, f"model {name!r}")
+    model = registry.create(registry.get("model", name), arguments, f"model {name!r}")
     source = recipe.model.arguments.get("from")
     if source is not None:
         _inherit(model, hub.load_model(source), source)
@@ -131,7 +130,7 @@ def attacks(evaluation):
 
 
 def _component(kind, part):
-    return call(registry.get(kind, part.name), part.arguments, f"{kind} {part.name!r}")
+    return registry.create(registry.get(kind, part.name), part.arguments, f"{kind} {part.name!r}")
 
 
 def optimizer(recipe: Recipe, steps):
@@ -172,9 +171,9 @@ def _optimizer(part, rate, steps):
     if "inner" in _arguments(component):
         inner = _inner(arguments.pop("inner", {"name": "sgd", "momentum": 0.9}), part.name)
         arguments["inner"] = _optimizer(inner, rate, steps // component.batches_a_step)
-        return call(component, arguments, f"optimizer {part.name!r}")
+        return registry.create(component, arguments, f"optimizer {part.name!r}")
     scheduled = rate(part.name != "sgd", steps)
-    made = call(component, {**arguments, **scheduled}, f"optimizer {part.name!r}")
+    made = registry.create(component, {**arguments, **scheduled}, f"optimizer {part.name!r}")
     schedules.make_adaptable(made, scheduled.get("learning_rate"))
     return made
 

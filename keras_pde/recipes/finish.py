@@ -5,7 +5,6 @@ import keras
 from keras_pde import hub, models
 from keras_pde.attacks import Target
 from keras_pde.evaluation import evaluate
-from keras_pde.measure import measurement
 from keras_pde.recipes import build
 from keras_pde.recipes.run_folder import BEST
 from keras_pde.text import percent
@@ -69,7 +68,7 @@ def attack(recipe, folder, loaded, model, say, progress, finished=None) -> list:
 def save(recipe, folder, loaded, model, made, reports) -> hub.Card:
     """Saves the kept model, with a card that states what the evaluations found, if they ran."""
     measurements = [
-        measurement(report, epsilon, evaluation.seed)
+        report.measurement(epsilon, evaluation.seed)
         for evaluation, report in zip(recipe.evaluation, reports, strict=False)
         for epsilon in evaluation.epsilons
     ]

@@ -23,7 +23,8 @@ class Checked:
     def __post_init__(self):
         for item in dataclasses.fields(self):
             value = getattr(self, item.name)
-            if get_origin(item.type) is tuple and isinstance(value, list):
+            kinds = get_args(item.type) if isinstance(item.type, types.UnionType) else (item.type,)
+            if isinstance(value, list) and any(get_origin(kind) is tuple for kind in kinds):
                 object.__setattr__(self, item.name, value := tuple(value))
             if not _fits(value, item.type):
                 self.refuse(item.name, _type_name(item.type))
@@ -35,6 +36,10 @@ class Checked:
     def require(self, name, valid, expected):
         if not valid:
             self.refuse(name, expected)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields; those that are records too are dicts."""
+        return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, values: Any):
@@ -96,9 +101,10 @@ def _fits(value, kind):
     if isinstance(kind, types.UnionType):
         return any(_fits(value, part) for part in arguments)
     if get_origin(kind) is tuple:
-        length_fits = arguments[-1] is Ellipsis or len(arguments) == len(value)
         return (
-            isinstance(value, tuple) and length_fits and all(_fits(v, arguments[0]) for v in value)
+            isinstance(value, tuple)
+            and (arguments[-1] is Ellipsis or len(arguments) == len(value))
+            and all(_fits(v, arguments[0]) for v in value)
         )
     if get_origin(kind) is dict:
         return isinstance(value, dict) and all(

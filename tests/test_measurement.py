@@ -5,11 +5,12 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+from hub_cases import make_row
 
 import keras_pde as kp
 from keras_pde import cli, hub
 from keras_pde.attacks import FGSM, PGD, MinimalDistance
-from keras_pde.measure import agree, measure_again, measurement
+from keras_pde.hub.repeat import measure_again
 
 IMAGES = 24
 
@@ -42,7 +43,7 @@ def report(model, sample):
 
 @pytest.fixture(scope="module")
 def card(report):
-    rows = [measurement(report, epsilon, seed=7) for epsilon in (0.01, 0.1)]
+    rows = [report.measurement(epsilon, seed=7) for epsilon in (0.01, 0.1)]
     return {
         "architecture": "small_cnn",
         "arguments": {"width": 2},
@@ -63,7 +64,7 @@ def folder(card, model, tmp_path_factory):
 
 
 def test_row_states_what_the_report_found(report):
-    row = measurement(report, 0.1, seed=7)
+    row = report.measurement(0.1, seed=7)
     assert (row.norm, row.epsilon, row.images, row.seed) == ("linf", 0.1, IMAGES, 7)
     assert row.clean_accuracy == report.clean_accuracy and row.clean_interval == report.interval()
     assert row.robust_accuracy == report.robust_accuracy(0.1)
@@ -74,12 +75,12 @@ def test_row_states_what_the_report_found(report):
     own = [run.robust_accuracy for run in report.runs if run.epsilon == 0.1]
     assert [a["robust_accuracy"] for a in row.attacks] == [*own, None]
     with pytest.raises(ValueError, match=r"epsilon=0\.2; expected one of"):
-        measurement(report, 0.2, seed=7)
+        report.measurement(0.2, seed=7)
 
 
 def test_distance_that_was_not_found(report):
     distance = np.full_like(report.distance, np.inf)
-    assert measurement(replace(report, distance=distance), 0.1, seed=0).median_distance is None
+    assert replace(report, distance=distance).measurement(0.1, seed=0).median_distance is None
 
 
 def test_the_same_numbers_come_out_again(folder, sample):
@@ -87,7 +88,7 @@ def test_the_same_numbers_come_out_again(folder, sample):
     pairs = measure_again(card, hub.load_model(folder), sample.x_test, sample.y_test)
     assert tuple(published for published, _ in pairs) == card.measurements
     for published, measured in pairs:
-        assert agree(published, measured)
+        assert published.agrees_with(measured)
         again = json.loads(json.dumps(asdict(replace(measured, date=published.date))))
         assert hub.Measurement(**again) == published
 
@@ -95,7 +96,7 @@ def test_the_same_numbers_come_out_again(folder, sample):
 def test_agreement_is_within_both_intervals(card):
     row = card["measurements"][0]
     low, high = row.clean_interval
-    assert agree(row, row)
+    assert row.agrees_with(row)
     for share in (low - 1e-3, high + 1e-3):
         share = float(np.clip(share, 0, 1))
         other = replace(
@@ -105,7 +106,7 @@ def test_agreement_is_within_both_intervals(card):
             robust_accuracy=min(share, row.robust_accuracy),
             robust_interval=(0.0, 1.0),
         )
-        assert agree(row, other) == (low <= share <= high)
+        assert row.agrees_with(other) == (low <= share <= high)
 
 
 @pytest.mark.parametrize(
@@ -144,11 +145,47 @@ def test_command_fails_if_numbers_differ(card, model, tmp_path, capsys):
     assert shown.out.count("DIFFERS") == 1 and "1 of 2 rows lie outside" in shown.err
 
 
-def test_certified_rows_are_not_attacked(card, model, tmp_path, capsys):
-    rows = [replace(row, certified=True) for row in card["measurements"]]
-    hub.save_model(model, tmp_path / "model", card | {"measurements": rows})
-    assert cli.main(["evaluate", str(tmp_path / "model")]) == 1
-    assert "all certified" in capsys.readouterr().err
+PROVEN = {
+    "certified_accuracy": 0.25,
+    "certified_interval": (0.1, 0.5),
+    "certificate": {"label": "bounds", "config": {}},
+}
+
+
+def test_certified_accuracy_is_a_column_of_its_own(report):
+    report = replace(report, distance=np.linspace(0, 0.4, IMAGES))
+    proven = replace(report, certified=report.distance / 2, certificate=PROVEN["certificate"])
+    row = proven.measurement(0.1, seed=7)
+    assert row.certified_accuracy == 0.5 < row.robust_accuracy == report.robust_accuracy(0.1)
+    low, high = row.certified_interval
+    assert low < row.certified_accuracy < high
+    assert "certified" in proven.table() and "certified" not in report.table()
+    assert kp.Report.from_json(proven.to_json()) == proven != report
+    assert hub.Measurement.from_dict(json.loads(json.dumps(row.to_dict()))) == row
+    assert "certified_accuracy" not in report.measurement(0.1, seed=7).to_dict()
+
+
+def test_a_proof_that_attacks_have_broken_is_refused(report):
+    found = np.isfinite(report.distance) & (report.distance > 0)
+    assert found.any()
+    radius = np.where(found, 1.01 * report.distance, 0.0)
+    with pytest.raises(ValueError, match=r"attacks have broken: image \d+ is certified to"):
+        replace(report, certified=radius, certificate=PROVEN["certificate"])
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"certified_accuracy": 1.0, "certified_interval": (0.9, 1.0)}, "attacks have broken the"),
+        ({"certified_interval": None}, "around 0.25"),
+        ({"certificate": None}, "a dict with label and config"),
+        ({"certified_accuracy": True}, "expected float"),
+    ],
+)
+def test_rows_that_prove_nothing(change, match):
+    assert hub.Measurement(**make_row(**PROVEN)).certified_accuracy == 0.25
+    with pytest.raises(ValueError, match=match):
+        hub.Measurement(**make_row(**{**PROVEN, **change}))
 
 
 def test_show_prints_the_recipe(card, model, folder, tmp_path, capsys):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from keras_pde import geometry
-from keras_pde.hub.fields import Checked
+from keras_pde.records import Checked
 from keras_pde.threat import Threat
 
 
@@ -13,7 +13,8 @@ class Measurement(Checked):
     """One row of a card: how robust a model is in one threat model, and all that repeats it.
 
     Robust accuracy is the share of all images that are classified correctly and stay so under
-    every attack named: an upper bound, unless `certified`.
+    every attack named: an upper bound. Certified accuracy is the share of which a proof says so: a
+    lower bound.
 
     Example:
 
@@ -40,8 +41,10 @@ class Measurement(Checked):
         digest: SHA-256 of images and labels, see `Report.digest`.
         keras_pde_version: version that measured.
         date: of the measurement, ISO 8601.
-        certified: whether the numbers are proven lower bounds, not attacked upper bounds.
         alarms: reasons to distrust the numbers; empty if there are none.
+        certified_accuracy: share in [0, 1] of all images; None if nothing was certified.
+        certified_interval: (low, high), 95 %; None likewise.
+        certificate: how it was proven: a dict of `label` and `config`; None likewise.
 
     Raises:
         ValueError: a field has the wrong type or a value outside its range.
@@ -62,22 +65,25 @@ class Measurement(Checked):
     digest: str
     keras_pde_version: str
     date: str
-    certified: bool = False
     alarms: tuple[str, ...] = ()
+    certified_accuracy: float | None = None
+    certified_interval: tuple[float, float] | None = None
+    certificate: dict[str, Any] | None = None
 
     def __post_init__(self):
         super().__post_init__()
         self.require("norm", self.norm in geometry.names(), f"one of {geometry.names()}")
         self.require("epsilon", 0 < self.epsilon < math.inf, "a positive length")
         self.require("images", self.images > 0, "at least one image")
-        for kind in ("clean", "robust"):
-            share, (low, high) = (
-                getattr(self, f"{kind}_accuracy"),
-                getattr(self, f"{kind}_interval"),
-            )
-            self.require(f"{kind}_accuracy", 0 <= share <= 1, "a share in [0, 1]")
-            around = 0 <= low <= share <= high <= 1
-            self.require(f"{kind}_interval", around, f"(low, high) around {share} in [0, 1]")
+        self._require_share("clean")
+        self._require_share("robust")
+        if self.certified_accuracy is not None:
+            self._require_share("certified")
+            named = {"label", "config"} <= set(self.certificate or ())
+            self.require("certificate", named, "a dict with label and config")
+            at_most = self.certified_accuracy <= self.robust_accuracy
+            expected = f"at most the attacked {self.robust_accuracy}: attacks have broken the proof"
+            self.require("certified_accuracy", at_most, expected)
         at_most = self.robust_accuracy <= self.clean_accuracy
         self.require("robust_accuracy", at_most, f"at most the clean {self.clean_accuracy}")
         distance = self.median_distance
@@ -90,6 +96,27 @@ class Measurement(Checked):
         self.require("digest", digest, "a SHA-256 in hexadecimal")
         named = all({"label", "config"} <= set(attack) for attack in self.attacks)
         self.require("attacks", self.attacks and named, "dicts with label and config")
+
+    def _require_share(self, kind):
+        share, interval = getattr(self, f"{kind}_accuracy"), getattr(self, f"{kind}_interval")
+        self.require(f"{kind}_accuracy", 0 <= share <= 1, "a share in [0, 1]")
+        low, high = interval or (1, 0)
+        around = 0 <= low <= share <= high <= 1
+        self.require(f"{kind}_interval", around, f"(low, high) around {share} in [0, 1]")
+
+    def agrees_with(self, again: "Measurement") -> bool:
+        """Whether a repeated measurement lies within the intervals of this one."""
+        (low, high), (robust_low, robust_high) = self.clean_interval, self.robust_interval
+        return (
+            low <= again.clean_accuracy <= high
+            and robust_low <= again.robust_accuracy <= robust_high
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields, without those of a certificate where there is none."""
+        values = super().to_dict()
+        absent = self.certified_accuracy is None
+        return {k: v for k, v in values.items() if not (absent and k.startswith("certif"))}
 
     @property
     def threat(self) -> Threat:
