@@ -13,13 +13,12 @@ from pathlib import Path
 import keras
 
 from keras_pde import data as datasets
-from keras_pde import environment, models
+from keras_pde import environment, files, models
 from keras_pde.attacks import Target
 from keras_pde.evaluation import Report, evaluate
-from keras_pde.evaluation.report import columns, number
 from keras_pde.hub import save_model
 from keras_pde.objectives import Adversarial, Objective, Plain, Tulip
-from keras_pde.text import percent
+from keras_pde.text import columns, number, percent
 from keras_pde.training import RobustModel
 
 BATCH = 64
@@ -205,10 +204,10 @@ def _write_reports(out, settings, reports):
             for name, by_norm in reports.items()
         },
     }
-    (out / "report.json").write_text(json.dumps(written, indent=1) + "\n")
+    files.write(out / "report.json", json.dumps(written, indent=1) + "\n")
     for norm in EPSILONS:
         first, *others = (by_norm[norm] for by_norm in reports.values())
-        first.plot(out / f"error_curve_{norm}.png", *others)
+        first.plot(*others, path=out / f"error_curve_{norm}.png")
 
 
 def _summary(by_norm):

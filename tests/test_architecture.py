@@ -30,8 +30,8 @@ STEPS = [
     {"layers", "odeint", "optimizers"},
     {"data", "integrators", "threat"},
     {"geometry", "autodiff", "compiled", "cost"},
-    {"noise", "checks", "environment", "graph", "parts", "records", "replicas", "text"},
-    {"registry", "_keras"},
+    {"noise", "checks", "environment", "figures", "graph", "records", "replicas"},
+    {"registry", "_keras", "files", "text"},
 ]
 RANK = {name: rank for rank, step in enumerate(STEPS) for name in step}
 

@@ -211,14 +211,16 @@ def test_table(report):
 
 def test_plot(report, tmp_path):
     one, two = tmp_path / "one.png", tmp_path / "two.png"
-    report.plot(one)
-    report.plot(two, synthetic([0.0, 0.1, np.inf], name="other"), title="two")
+    assert report.plot().axes and not one.exists()
+    report.plot(path=one)
+    other = synthetic([0.0, 0.1, np.inf], name="other")
+    report.plot(other, path=two, title="two")
     for path in (one, two):
         assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
         assert path.stat().st_size > 5000
-    synthetic([np.inf, np.inf], epsilons=()).plot(one)  # nothing found, nothing asked
+    synthetic([np.inf, np.inf], epsilons=()).plot(path=one)  # nothing found, nothing asked
     with pytest.raises(ValueError, match=r"Received reports \['b'\] in another norm than 'l2'"):
-        report.plot(two, synthetic([0.1], name="b", norm="linf"))
+        report.plot(synthetic([0.1], name="b", norm="linf"))
 
 
 def test_json_round_trip_is_exact(report, tmp_path):

@@ -133,7 +133,9 @@ def test_repository_limits_the_size_of_weights(clone, run, tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "disk full"), KeyboardInterrupt()])
-@pytest.mark.parametrize("place", ["save_model", "flush", "exchange"])
+@pytest.mark.parametrize(
+    "place", ["hub.publishing.save_model", "files.flush", "hub.publishing.exchange"]
+)
 @pytest.mark.parametrize("exists", [False, True])
 def test_interrupted_publication_changes_nothing(clone, run, monkeypatch, exists, place, error):
     if exists:
@@ -144,7 +146,7 @@ def test_interrupted_publication_changes_nothing(clone, run, monkeypatch, exists
         raise error
 
     with monkeypatch.context() as patch, pytest.raises(type(error)):
-        patch.setattr(f"keras_pde.hub.publishing.{place}", fail)
+        patch.setattr(f"keras_pde.{place}", fail)
         hub.publish(run, weights="float16", overwrite=True)
     assert contents(clone) == before
     assert hub.publish(run, weights="float16", overwrite=True) == hub.load_card("toy/net")

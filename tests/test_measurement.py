@@ -161,7 +161,8 @@ def test_certified_accuracy_is_a_column_of_its_own(report):
     assert low < row.certified_accuracy < high
     assert "certified" in proven.table() and "certified" not in report.table()
     assert kp.Report.from_json(proven.to_json()) == proven != report
-    assert hub.Measurement.from_dict(json.loads(json.dumps(row.to_dict()))) == row
+    through = json.loads(json.dumps(row.to_dict()))
+    assert json.loads(json.dumps(hub.Measurement.from_dict(through).to_dict())) == through
     assert "certified_accuracy" not in report.measurement(0.1, seed=7).to_dict()
 
 

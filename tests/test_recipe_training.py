@@ -307,8 +307,8 @@ def test_a_damaged_checkpoint_is_named(folder, tmp_path):
 
 def test_what_a_killed_start_leaves_is_in_nobodys_way(tmp_path):
     run = RunFolder(tmp_path)
-    for name in (".lock", ".recipe.toml.0.unfinished"):
-        (run / name).touch()
+    (run / ".lock").touch()
+    (run / ".recipe.toml.0.unfinished").mkdir()
     run.check(recipe(), resume=False)
     with run.locked():
         run.start(recipe(), resume=False)

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from keras_pde import _keras, graph, integrators
-from keras_pde.analysis.text import table
+from keras_pde import _keras, figures, graph, integrators
 from keras_pde.checks import check_count, class_labels
 from keras_pde.layers.continuous import bases, depth
+from keras_pde.text import table
 
 # The reference makes so many times the steps of the finest row.
 _FINER = 16
@@ -78,16 +78,16 @@ class ConvergenceReport:
         """The report as JSON holds it."""
         return dataclasses.asdict(self)
 
-    def plot(self, path) -> None:
-        """Draws error, and accuracy or agreement, against the evaluations of the rates, to a file.
+    def plot(self, path=None):
+        """Draws error, and accuracy or agreement, against the evaluations of the rates.
 
         Args:
-            path: image file; the suffix says the format.
-        """
-        from matplotlib.figure import Figure
+            path: image file, whose suffix says the format; None writes none.
 
-        figure = Figure(figsize=(9, 4), layout="constrained")
-        errors, shares = figure.subplots(1, 2)
+        Returns:
+            A Matplotlib `Figure`.
+        """
+        figure, (errors, shares) = figures.new(9, 4, panels=2)
         labelled = self.rows[0].accuracy is not None
         for scheme in dict.fromkeys(row.scheme for row in self.rows):
             rows = [row for row in self.rows if row.scheme == scheme]
@@ -102,7 +102,7 @@ class ConvergenceReport:
             title=f"{self.examples} examples",
         )
         errors.legend()
-        figure.savefig(path, dpi=130)
+        return figures.done(figure, path)
 
 
 def convergence_report(

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy  # its parts are loaded where they are used, not at the start
 
+from keras_pde import figures
 from keras_pde.checks import check_count, check_number
 
 _POINTS = 4001  # of a quadrature, by the trapezoidal rule
@@ -251,18 +252,19 @@ def expected_improvement(a, v, time, start, noise):
     return free, v / 2 * end[0], end[1]
 
 
-def cartoon(path, seed=0):
+def cartoon(path=None, seed=0):
     """Draws a rough function and what both equations make of it, as in the paper's figure.
 
     f = x^2 + 1.5 sin(2 pi x) + smooth noise on [-3, 3]; the viscous equation at time 0.2 with beta
     = 1, and the one without viscosity at time 0.1.
 
     Args:
-        path: image file; the suffix says the format.
+        path: image file, whose suffix says the format; None writes none.
         seed: integer, of the noise.
-    """
-    from matplotlib.figure import Figure
 
+    Returns:
+        A Matplotlib `Figure`.
+    """
     x = np.linspace(-3, 3, 1201)
     y = np.linspace(-4, 4, 1601)
     noise = np.random.default_rng(seed).normal(size=len(y))
@@ -272,11 +274,10 @@ def cartoon(path, seed=0):
     def f(y_):
         return y_**2 + 1.5 * np.sin(2 * np.pi * y_) + np.interp(y_, y, noise)
 
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.add_subplot()
+    figure, (axes,) = figures.new(7, 4)
     axes.plot(x, f(x), "0.6", label="f")
     axes.plot(x, local_entropy(f, x, 0.2, 1.0).value, label="viscous: local entropy")
     axes.plot(x, hopf_lax(f, x, 0.1, y)[0], label="non-viscous: Moreau envelope")
     axes.set(xlabel="x", ylim=(f(x).min() - 1, 9))
     axes.legend()
-    figure.savefig(path, dpi=130)
+    return figures.done(figure, path)

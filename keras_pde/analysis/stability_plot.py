@@ -1,19 +1,18 @@
 import numpy as np
 
+from keras_pde import figures
 
-def draw(report, path):
+
+def draw(report, path=None):
     """One panel a scheme: the region where a step does not grow, and h times each spectrum."""
-    from matplotlib.figure import Figure
-
     by_scheme = {}
     for row in report.rows:
         by_scheme.setdefault(row.scheme, []).append(row)
-    figure = Figure(figsize=(4.4 * len(by_scheme), 4.6), layout="constrained")
-    panels = figure.subplots(1, len(by_scheme), squeeze=False)[0]
+    figure, panels = figures.new(4.4 * len(by_scheme), 4.6, panels=len(by_scheme))
     for axes, rows in zip(panels, by_scheme.values(), strict=True):
         panel(axes, rows)
     figure.suptitle(report.name)
-    figure.savefig(path, dpi=130)
+    return figures.done(figure, path)
 
 
 def panel(axes, rows):

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_pde import _keras
-from keras_pde.analysis.text import table
 from keras_pde.integrators import Scheme
+from keras_pde.text import table
 
 # Of h times the largest eigenvalue: no explicit scheme is stable beyond, and none of the limits
 # of the known ones lies between two of these.
@@ -125,15 +125,18 @@ class StabilityReport:
             rows.append({**values, "suggestion": row.suggestion})
         return {"name": self.name, "stable": self.stable, "layers": rows}
 
-    def plot(self, path) -> None:
-        """Draws, for each scheme, where a step does not grow, and h times the spectra, to a file.
+    def plot(self, path=None):
+        """Draws, for each scheme, where a step does not grow, and h times the spectra.
 
         Args:
-            path: image file; the suffix says the format.
+            path: image file, whose suffix says the format; None writes none.
+
+        Returns:
+            A Matplotlib `Figure`.
         """
         from keras_pde.analysis.stability_plot import draw
 
-        draw(self, path)
+        return draw(self, path)
 
 
 def stability_report(model_or_layer) -> StabilityReport:

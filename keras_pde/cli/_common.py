@@ -1,8 +1,6 @@
 """What the commands share: arguments, output, progress."""
 
 import argparse
-import sys
-from contextlib import contextmanager
 
 from keras_pde import data as datasets
 from keras_pde.threat import radius
@@ -62,23 +60,3 @@ def share(text):
 
 def say(text):
     print(text, flush=True)
-
-
-@contextmanager
-def progress_bar():
-    """A progress bar on a terminal; nothing where output is a file."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(transient=True, console=Console(stderr=True)) as bar:
-        task = bar.add_task("", total=None, visible=False)
-
-        def progress(text, finished, total):
-            bar.update(
-                task, description=text, completed=finished, total=total, visible=finished < total
-            )
-
-        yield progress

@@ -3,11 +3,11 @@ from pathlib import Path
 import keras
 
 from keras_pde import data as datasets
-from keras_pde.cli._common import add_data, command, length, positive, progress_bar, say
+from keras_pde.cli._common import add_data, command, length, positive, say
 from keras_pde.evaluation import evaluate
 from keras_pde.hub import load_card, load_model
 from keras_pde.hub.repeat import measure_again
-from keras_pde.text import columns, percent
+from keras_pde.text import columns, percent, progress_bar
 
 
 def add(commands, debug):
@@ -75,7 +75,7 @@ def _evaluate(arguments):
     if arguments.json:
         report.to_json(arguments.json)
     if arguments.plot:
-        report.plot(arguments.plot)
+        report.plot(path=arguments.plot)
 
 
 def _load(path):

@@ -3,9 +3,10 @@ import sys
 from pathlib import Path
 
 from keras_pde import offline
-from keras_pde.cli._common import add_data_folder, command, progress_bar, say
+from keras_pde.cli._common import add_data_folder, command, say
 from keras_pde.cli.train import add_changes, changed
 from keras_pde.offline.pack import STARTER
+from keras_pde.text import progress_bar
 
 
 def add(commands, debug):

@@ -2,8 +2,9 @@ import time
 from pathlib import Path
 
 from keras_pde import quickstart
-from keras_pde.cli._common import add_data, command, positive, progress_bar, say
+from keras_pde.cli._common import add_data, command, positive, say
 from keras_pde.quickstart import Settings
+from keras_pde.text import progress_bar
 
 
 def add(commands, debug):

@@ -2,7 +2,8 @@ import argparse
 from pathlib import Path
 
 from keras_pde import recipes
-from keras_pde.cli._common import add_data_folder, command, positive, progress_bar, say
+from keras_pde.cli._common import add_data_folder, command, positive, say
+from keras_pde.text import progress_bar
 
 
 def add(commands, debug):

@@ -13,16 +13,15 @@ import json
 import lzma
 import math
 import os
-import shutil
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from keras_pde import files
 from keras_pde.data.dataset import KEYS
 from keras_pde.data.load import load
-from keras_pde.parts import Parts
+from keras_pde.files import Parts
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -88,8 +87,7 @@ def pack(
         dataset = replace(dataset, **{key: getattr(dataset, key)[:0] for key in keys})
     arrays = _stored(dataset)
     folder.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=".pack-", dir=folder))
-    try:
+    with files.staging(folder, ".pack-") as staging:
         parts = Parts(staging, f"{dataset.name}.npz.xz", math.ceil(max_mb * 10**6) - 1, say)
         size = _compress(arrays, parts)
         manifest = {
@@ -105,8 +103,6 @@ def pack(
             path.unlink()
         for name in [part["file"] for part in parts.written] + [MANIFEST]:
             os.replace(staging / name, folder / name)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return manifest
 
 

@@ -3,13 +3,12 @@
 import json
 import lzma
 import os
-import tempfile
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
-from keras_pde import parts
+from keras_pde import files
 from keras_pde.data.pack import FORMAT, MANIFEST, arrays_digest
 
 
@@ -43,12 +42,12 @@ def unpack(folder, file, overwrite=False) -> dict:
             "overwrite=True (--overwrite)."
         )
     manifest = _manifest(folder)
-    parts.check(folder, manifest["parts"], f"the pack {folder}", "copy these parts again")
+    files.check(folder, manifest["parts"], f"the pack {folder}", "copy these parts again")
     file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".unpack-", dir=file.parent) as staging:
-        joined, whole = Path(staging) / "joined.xz", Path(staging) / "whole.npz"
+    with files.staging(file.parent, ".unpack-") as staging:
+        joined, whole = staging / "joined.xz", staging / "whole.npz"
         with joined.open("wb") as target:
-            parts.join(folder, manifest["parts"], target)
+            files.join(folder, manifest["parts"], target)
         try:
             _decompress(joined, whole, manifest["npz_bytes"])
             with np.load(whole, allow_pickle=False) as archive:
@@ -80,7 +79,7 @@ def _manifest(folder):
         )
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        sound = manifest["format"] == FORMAT and parts.are_sound(manifest["parts"])
+        sound = manifest["format"] == FORMAT and files.are_sound(manifest["parts"])
         sound &= manifest["npz_bytes"] > 0 and {"name", "counts"} <= set(manifest)
         sound &= len(manifest["arrays_sha256"]) == 64
     except (ValueError, KeyError, TypeError) as error:

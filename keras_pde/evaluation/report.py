@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_pde import figures, files
 from keras_pde.checks import check_bounds
 from keras_pde.evaluation.comparison import Comparison
 from keras_pde.evaluation.measurement import Measurement
@@ -206,22 +207,27 @@ class Report:
     def __str__(self) -> str:
         return self.table()
 
-    def plot(self, path, *others: "Report", title: str | None = None) -> None:
-        """Error curves, % error against adversarial size, one labelled curve a report, to a file.
+    def plot(self, *others: "Report", path=None, title: str | None = None):
+        """Error curves, % error against adversarial size, one labelled curve a report.
+
+        What is certified is a dashed line: the true error is at most that.
 
         Args:
-            path: image file; the suffix says the format.
             *others: reports in the same norm, drawn beside this one.
+            path: image file, whose suffix says the format; None writes none.
             title: heading; default names norm and number of images.
-        """
-        from matplotlib.figure import Figure
 
+        Returns:
+            A Matplotlib `Figure`.
+
+        Raises:
+            ValueError: a report is in another norm.
+        """
         reports = (self, *others)
         strangers = [r.name for r in others if r.norm != self.norm]
         if strangers:
             raise ValueError(f"Received reports {strangers} in another norm than {self.norm!r}.")
-        figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-        axes = figure.subplots()
+        figure, (axes,) = figures.new(6.4, 4.2)
         finite = [r.distance[np.isfinite(r.distance)] for r in reports]
         reach = max([float(np.quantile(d, 0.98)) for d in finite if len(d)], default=0.0)
         reach = max(reach, *(e for r in reports for e in r.epsilons), 1e-3)
@@ -229,12 +235,17 @@ class Report:
             sizes = np.concatenate([[0.0], np.sort(report.distance[report.distance <= reach])])
             errors = [100 * float(np.mean(report.distance <= s)) for s in sizes]
             axes.step([*sizes, reach], [*errors, errors[-1]], where="post", label=report.name)
+            if report.certified is not None:
+                color = axes.lines[-1].get_color()
+                sizes = np.concatenate([[0.0], np.sort(report.certified), [reach]])
+                errors = [100 * (1 - report.certified_accuracy(s)) for s in sizes]
+                axes.step(sizes, errors, "--", where="pre", color=color)
         for epsilon in self.epsilons:
             axes.axvline(epsilon, color="0.85", linewidth=0.8, zorder=0)
         axes.set(xlim=(0, reach), ylim=(0, 100), xlabel=f"adversarial size ({self.norm})")
         axes.set(ylabel="% error", title=title or f"{self.count} images")
         axes.legend(loc="lower right")
-        figure.savefig(path, dpi=130)
+        return figures.done(figure, path)
 
     def compare(self, other: "Report") -> Comparison:
         """Paired comparison with another report on the same images; see `Comparison`."""
@@ -253,7 +264,7 @@ class Report:
         values = {"schema": SCHEMA, **values}
         text = json.dumps(values, indent=1, allow_nan=False, default=str)
         if path is not None:
-            Path(path).write_text(text + "\n")
+            files.write(path, text + "\n")
         return text
 
     @classmethod

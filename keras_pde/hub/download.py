@@ -8,7 +8,6 @@ import http.client
 import io
 import os
 import re
-import sys
 import time
 import urllib.error
 import urllib.parse
@@ -17,7 +16,8 @@ import uuid
 from contextlib import contextmanager
 from pathlib import Path
 
-from keras_pde.hub.files import flush, sha256
+from keras_pde.files import flush, sha256
+from keras_pde.text import transfer_bar
 
 MIRRORS, CACHE, OFFLINE = "KERAS_PDE_HUB", "KERAS_PDE_CACHE", "KERAS_PDE_OFFLINE"
 TIMEOUT = 30.0  # seconds without an answer
@@ -89,7 +89,7 @@ def _download(address, path, digest, size):
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = _claim(path)
     try:
-        with _progress(address, size) as show:
+        with transfer_bar(address.rpartition("/")[2], size) as show:
             for wait in (*WAITS, None):
                 try:
                     _receive(address, partial, digest, size, show)
@@ -219,19 +219,3 @@ def _claim(path):
             continue
     own.touch()
     return own
-
-
-@contextmanager
-def _progress(address, size):
-    """A bar on a terminal; nothing where output is a file."""
-    if not sys.stderr.isatty():
-        yield lambda done: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, TransferSpeedColumn(), transient=True, console=console) as bar:
-        task = bar.add_task(address.rpartition("/")[2], total=size)
-        yield lambda done: bar.update(task, completed=done)

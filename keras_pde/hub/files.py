@@ -1,22 +1,9 @@
 """Files of a model's folder, read once and whole."""
 
-import hashlib
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-
-def sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def flush(path):
-    """Waits until a file or a folder is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+from keras_pde.files import sha256
 
 
 def read(path, limit, digest=None):

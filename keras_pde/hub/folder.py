@@ -26,8 +26,9 @@ import keras
 import numpy as np
 
 from keras_pde import _keras, environment, models
+from keras_pde.files import flush, sha256
 from keras_pde.hub.card import GOLDEN_TOLERANCE, STORAGE, Card
-from keras_pde.hub.files import flush, parsing, read, sha256
+from keras_pde.hub.files import parsing, read
 from keras_pde.hub.golden import EXAMPLES, GOLDEN, check_golden, compute_logits, difference
 from keras_pde.hub.layout import read_into, write_half
 from keras_pde.registry import unknown_name

@@ -1,18 +1,15 @@
 """From a finished run to a published model: its folder, the list of models, the boards."""
 
-import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from keras_pde import files
 from keras_pde.hub import board, index, load
 from keras_pde.hub.card import Card
-from keras_pde.hub.files import flush
 from keras_pde.hub.folder import (
     WEIGHTS,
     check_free,
@@ -79,8 +76,8 @@ class Place:
             readme = self.readme.read_text(encoding="utf-8")
             texts[self.readme] = board.with_table(readme, cards)
         for path, text in texts.items():
-            with replaced(path, text) as commit:
-                commit()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            files.write(path, text)
 
 
 def publish(
@@ -133,10 +130,12 @@ def publish(
         if place.limited:
             _check_size(card, cards)
         text = index_text({**cards, card.name: card})
-        with replaced(place.index, text) as commit:
+        place.index.parent.mkdir(parents=True, exist_ok=True)
+        with files.replacing(place.index) as written:
+            written.write_text(text, encoding="utf-8")
+            files.flush(written)
             target.parent.mkdir(parents=True, exist_ok=True)
             exchange(staging / "model", target, overwrite=True)
-            commit()
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     place.write_boards()
@@ -182,16 +181,3 @@ def _check_size(card, cards):
             f"models; expected at most {MODEL_LIMIT / 1e6:g} MB, and {TOTAL_LIMIT / 1e6:g} MB in "
             "all. Publish them with --float16 or --no-weights, or to a folder with --to."
         )
-
-
-@contextmanager
-def replaced(path, text) -> Iterator[Callable[[], None]]:
-    """A file's new text is on the disk within; the function that is yielded puts it in place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        flush(temporary)
-        yield lambda: os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

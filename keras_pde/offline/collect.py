@@ -3,7 +3,7 @@ import json
 from pathlib import Path
 
 from keras_pde import data as datasets
-from keras_pde import parts
+from keras_pde import files
 from keras_pde.evaluation import Report
 from keras_pde.recipes import Recipe, RunFolder, curves
 from keras_pde.recipes.finish import attack, kept_model, save
@@ -116,23 +116,23 @@ def _write_run(returned, folder, recipe, facts):
     folder.write(RECIPE, recipe.to_toml().encode())
     folder.write_json(RUN, {k: v for k, v in facts.items() if k not in _NOT_OF_A_RUN})
     title, kept = facts["title"], facts["kept"]["epoch"]
-    folder.draw("curves.png", lambda file: curves.plot(facts["history"], file, title, kept))
+    folder.draw("curves.png", lambda path: curves.plot(facts["history"], path, title, kept))
 
 
 def _arrays(returned, kind, listed):
     """The arrays of an archive whose parts came back; none if it was left out."""
     if not listed:
         return []
-    parts.check(returned, listed, f"the {kind} in {returned}", "bring these files again")
+    files.check(returned, listed, f"the {kind} in {returned}", "bring these files again")
     buffer = io.BytesIO()
-    parts.join(returned, listed, buffer)
+    files.join(returned, listed, buffer)
     buffer.seek(0)
     return read_arrays(buffer)[0]
 
 
 def _joined_reports(returned, folder, recipe, facts):
     """The reports of a run's model that were finished, copied to the run."""
-    if not (folder / BEST).is_file() or parts.digest(folder / BEST) != facts["attacked"]:
+    if not (folder / BEST).is_file() or files.digest(folder / BEST) != facts["attacked"]:
         raise ValueError(
             f"Received the run {folder.path}, whose {BEST} is not what was attacked there; "
             "expected the folder that was packed with --evaluate."
@@ -143,7 +143,7 @@ def _joined_reports(returned, folder, recipe, facts):
             f"Received {returned}, in which no evaluation was finished; expected at least one "
             "report: give it more minutes, or fewer images (--set evaluation.0.images=N)."
         )
-    parts.check(returned, facts["reports"], f"the reports in {returned}", "bring these files again")
+    files.check(returned, facts["reports"], f"the reports in {returned}", "bring these files again")
     names = [part["file"] for part in facts["reports"]]
     folder.write(RECIPE, recipe.to_toml().encode())  # with the evaluations that were made
     reports = [Report.from_json(returned / name) for name in names]

@@ -9,9 +9,9 @@ from pathlib import Path
 import keras_pde
 from keras_pde import data as datasets
 from keras_pde import environment
+from keras_pde.files import Parts
 from keras_pde.offline.machine import Machine, fetch
 from keras_pde.offline.starter import FORMAT
-from keras_pde.parts import Parts
 from keras_pde.recipes import Recipe, RunFolder, build
 from keras_pde.recipes.run_folder import BEST, CHECKPOINT, RECIPE, RUN
 
@@ -201,7 +201,7 @@ def _write_starter(scratch):
     source = scratch / "starter"
     source.mkdir()
     shutil.copyfile(_PACKAGE / "offline" / "starter.py", source / "__main__.py")
-    shutil.copyfile(_PACKAGE / "parts.py", source / "parts.py")
+    shutil.copyfile(_PACKAGE / "files.py", source / "files.py")
     zipapp.create_archive(source, scratch / STARTER)
 
 

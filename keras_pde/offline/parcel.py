@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_pde.files import Parts
 from keras_pde.optimizers import state
-from keras_pde.parts import Parts
 from keras_pde.recipes.run_folder import BEST, RUN, arrays_as_bytes
 
 _OTHERS, _THEIR_BYTES = 2, 300_000  # run.json, curves.png

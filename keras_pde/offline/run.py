@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 from keras_pde import data, recipes
+from keras_pde.files import digest
 from keras_pde.offline.parcel import Limits, Parcel, check_out
-from keras_pde.parts import digest
 from keras_pde.recipes import RunFolder
 from keras_pde.recipes.finish import attack, kept_model
 from keras_pde.recipes.run_folder import BEST, RECIPE, RUN

@@ -17,9 +17,9 @@ import zipfile
 from pathlib import Path
 
 try:
-    import parts  # lies beside this file there
+    import files  # lies beside this file there
 except ImportError:
-    from keras_pde import parts
+    from keras_pde import files
 
 FORMAT = 1
 CUT = 3  # exit code of a process that its own clock ended
@@ -143,7 +143,7 @@ def _manifest(folder):
         )
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        sound = manifest["format"] == FORMAT and parts.are_sound(manifest["bundles"])
+        sound = manifest["format"] == FORMAT and files.are_sound(manifest["bundles"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"Received {path}, which is damaged ({error!r}); copy it again.") from None
     if not sound:
@@ -152,7 +152,7 @@ def _manifest(folder):
 
 
 def _check(folder, manifest):
-    parts.check(folder, manifest["bundles"], f"the bundles in {folder}", "copy these again")
+    files.check(folder, manifest["bundles"], f"the bundles in {folder}", "copy these again")
 
 
 def _check_python(manifest):
@@ -185,7 +185,7 @@ def _unpack(folder, manifest, work):
     try:
         joined = staging / "joined.tar"
         with joined.open("wb") as file:
-            parts.join(folder, manifest["bundles"], file)
+            files.join(folder, manifest["bundles"], file)
         with tarfile.open(joined) as archive:
             archive.extractall(staging, filter="data")
         joined.unlink()

@@ -1,20 +1,20 @@
 """The picture of a training."""
 
+from keras_pde import figures
 
-def plot(history: list[dict], path, title: str = "", kept: int | None = None) -> None:
-    """Loss and accuracies over epochs, to an image file.
+
+def plot(history: list[dict], path=None, title: str = "", kept: int | None = None):
+    """Loss and accuracies over epochs, as a Matplotlib `Figure`.
 
     Args:
         history: one dict of numbers an epoch, with the key "epoch".
-        path: image file, whose suffix says the format, or an open file for a PNG.
+        path: image file, whose suffix says the format, or an open file for a PNG; None writes none.
         title: heading.
         kept: number of the epoch that is kept, marked by a line.
     """
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    losses, accuracies = figure.subplots(1, 2)
+    figure, (losses, accuracies) = figures.new(9, 3.6, panels=2)
     names = [name for name in history[-1] if name not in ("epoch", "seconds")]
     for axes, label, wanted in (
         (losses, "loss", lambda name: name in ("loss", "val_loss")),
@@ -31,4 +31,4 @@ def plot(history: list[dict], path, title: str = "", kept: int | None = None) ->
         axes.legend()
     accuracies.set_ylim(0, 1)
     figure.suptitle(title)
-    figure.savefig(path, dpi=120)
+    return figures.done(figure, path)

@@ -3,13 +3,13 @@
 import contextlib
 import io
 import json
-import os
-import uuid
+import shutil
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
+from keras_pde import files
 from keras_pde.recipes.recipe import Recipe, load
 
 try:
@@ -20,7 +20,7 @@ except ImportError:  # Windows
 # Keys of a recipe that are about the trained model.
 _AFTERWARDS = ("title", "name", "description", "licence", "caveats", "evaluation")
 RECIPE, CHECKPOINT, BEST, RUN = "recipe.toml", "checkpoint.npz", "best.npz", "run.json"
-LOCK, _UNFINISHED = ".lock", ".unfinished"
+LOCK = ".lock"
 
 
 class RunFolder:
@@ -59,8 +59,8 @@ class RunFolder:
                         f"Received the run folder {self.path}, into which another process is "
                         "training; expected another one: pass --out."
                     ) from error
-            for leftover in self.path.glob(f".*{_UNFINISHED}"):  # of a process that was killed
-                leftover.unlink()
+            for leftover in self.path.glob(f".*{files.UNFINISHED}"):  # of a process that was killed
+                shutil.rmtree(leftover)
             yield
 
     def check(self, recipe: Recipe, resume: bool) -> None:
@@ -108,7 +108,7 @@ class RunFolder:
         return [
             path
             for path in self.path.iterdir()
-            if path.name not in left and not path.name.endswith(_UNFINISHED)
+            if path.name not in left and not path.name.endswith(files.UNFINISHED)
         ]
 
     def _check_same(self, recipe):
@@ -131,26 +131,19 @@ class RunFolder:
         Raises:
             OSError: the disk is full or read-only; the old file stands.
         """
-        temporary = self / f".{name}.{uuid.uuid4().hex}{_UNFINISHED}"
         try:
-            with open(temporary, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, self / name)
+            files.write(self / name, data)
         except OSError as error:
             raise OSError(
                 error.errno,
                 f"{self / name} cannot be written ({error.strerror}); what stood there before is "
                 "unchanged. Make room, then go on with --resume",
             ) from error
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def draw(self, name, plot) -> None:
         """Replaces a picture, which `plot` draws into the file that it is called with."""
         picture = io.BytesIO()
-        plot(picture)
+        plot(path=picture)
         self.write(name, picture.getvalue())
 
     def write_json(self, name, values) -> None:

@@ -2,6 +2,7 @@
 
 import textwrap
 
+from keras_pde import figures
 from keras_pde.tuner.trials import Trial
 
 CLEAN, ROBUST = "val_accuracy", "val_robust_accuracy"
@@ -20,20 +21,17 @@ def pareto(trials: list[Trial]) -> list[Trial]:
     return sorted(front, key=lambda trial: points[trial.number])
 
 
-def plot(trials: list[Trial], best: Trial, path, title: str = "", what: str = "") -> None:
-    """Clean against robust validation accuracy, one point a trial, to an image file.
+def plot(trials: list[Trial], best: Trial, path=None, title: str = "", what: str = ""):
+    """Clean against robust validation accuracy, one point a trial, as a Matplotlib `Figure`.
 
     Args:
         trials: failed ones are left out.
         best: the one to mark.
-        path: image file; the suffix says the format.
+        path: image file, whose suffix says the format; None writes none.
         title: heading.
         what: how the robust accuracy was measured.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 4.5), layout="constrained")
-    axes = figure.subplots()
+    figure, (axes,) = figures.new(6, 4.5)
     completed = [trial for trial in trials if trial.state == "completed"]
     front = pareto(trials)
 
@@ -55,4 +53,4 @@ def plot(trials: list[Trial], best: Trial, path, title: str = "", what: str = ""
     axes.legend()
     axes.grid(alpha=0.3)
     figure.suptitle(textwrap.fill(title, 60))
-    figure.savefig(path, dpi=120)
+    return figures.done(figure, path)

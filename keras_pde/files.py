@@ -1,13 +1,63 @@
-"""Files cut into numbered parts below a size, checked and joined again.
+"""Files written whole or not at all, digested, and cut into numbered parts below a size.
 
 Standard library only: `keras_pde.offline` takes this file to machines that have nothing else.
 """
 
+import contextlib
 import hashlib
 import os
 import shutil
+import tempfile
+from pathlib import Path
 
 MOST = 999  # three digits
+UNFINISHED = ".unfinished"  # ends the names of what a killed process leaves
+
+
+def sha256(data: bytes) -> str:
+    """SHA-256 of bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def digest(path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def flush(path):
+    """Waits until a file or a folder is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write(path, data: str | bytes):
+    """Writes a file, which is complete or as it was before, whatever happens."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+        flush(temporary)
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """Yields a name beside the path; what is written there takes the path's place at the end."""
+    path = Path(path)
+    with staging(path.parent, f".{path.name}.") as folder:
+        yield folder / path.name
+        os.replace(folder / path.name, path)
+
+
+@contextlib.contextmanager
+def staging(parent, prefix):
+    """A new folder in which things are made that will be moved; it is gone at the end."""
+    folder = Path(tempfile.mkdtemp(UNFINISHED, prefix, parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class Parts:
@@ -51,8 +101,7 @@ class Parts:
             )
         name = f"{self.stem}.{number:03d}"
         (self.folder / name).write_bytes(data)
-        digest = hashlib.sha256(data).hexdigest()
-        self.written.append({"file": name, "bytes": len(data), "sha256": digest})
+        self.written.append({"file": name, "bytes": len(data), "sha256": sha256(data)})
         if self.say:
             self.say(f"{name}: {len(data)} bytes")
 
@@ -101,9 +150,3 @@ def join(folder, parts, target):
     for part in parts:
         with (folder / part["file"]).open("rb") as source:
             shutil.copyfileobj(source, target)
-
-
-def digest(path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
