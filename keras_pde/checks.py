@@ -5,6 +5,8 @@ import numbers
 
 import numpy as np
 
+from keras_pde.registry import unknown_name
+
 _NUMBERS = "biuf"  # NumPy's kinds: bool, integers, floats
 
 
@@ -153,17 +155,59 @@ def class_labels(labels, num_classes, num_examples=None):
 
 def check_count(value, what, least=1):
     """The value as a Python integer; a `ValueError` if it is not one, or less than `least`."""
-    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if number and least <= value == np.floor(value) < math.inf:
+    if _is_number(value) and least <= value == np.floor(value) < math.inf:
         return int(value)
     raise ValueError(f"Received {what}={value!r}; expected an integer, at least {least}.")
 
 
+def check_counts(values, what, least=1, example=None):
+    """The values as a tuple of Python integers, at least one."""
+    try:
+        counts = tuple(check_count(value, what, least) for value in values)
+    except (TypeError, ValueError):
+        counts = ()
+    if counts:
+        return counts
+    raise ValueError(
+        f"Received {what}={values!r}; expected integers of at least {least}"
+        + (f", such as {example}." if example else ".")
+    )
+
+
 def check_number(value, what, least=-math.inf, above=-math.inf, most=math.inf, below=math.inf):
     """The value as a float; a `ValueError` if it is no finite number or out of its range."""
-    if isinstance(value, numbers.Real) and least <= value <= most and above < value < below:
+    finite = _is_number(value) and math.isfinite(value)
+    if finite and least <= value <= most and above < value < below:
         return float(value)
-    low = f"above {above:g}" if above > -math.inf else f"at least {least:g}"
-    high = f" and at most {most:g}" if most < math.inf else ""
-    high += f" and below {below:g}" if below < math.inf else ""
-    raise ValueError(f"Received {what}={value!r}; expected a finite number {low}{high}.")
+    limits = (("at least", least), ("above", above), ("at most", most), ("below", below))
+    stated = " and ".join(f"{word} {limit:g}" for word, limit in limits if math.isfinite(limit))
+    raise ValueError(f"Received {what}={value!r}; expected a finite number {stated}".rstrip() + ".")
+
+
+def check_flag(value, what):
+    """The value as a bool; a `ValueError` if it is none."""
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    raise ValueError(f"Received {what}={value!r}; expected True or False.")
+
+
+def check_choice(value, what, choices):
+    """The value; a `ValueError` names the nearest of the choices if it is none of them."""
+    # Not `in` alone, to which True is 1.
+    if any(type(value) is type(choice) and value == choice for choice in choices):
+        return value
+    raise unknown_name(what, value, choices)
+
+
+def check_seed(value, what="seed"):
+    """The value as a Python integer; a `ValueError` if it is none, or negative."""
+    return check_count(value, what, least=0)
+
+
+def optional(check, value, *arguments, **settings):
+    """`None`, or what the check makes of the value."""
+    return None if value is None else check(value, *arguments, **settings)
+
+
+def _is_number(value):
+    return isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_)

@@ -4,7 +4,7 @@ from keras_pde import geometry
 from keras_pde.attacks import losses
 from keras_pde.attacks.ascent import ascent_step, where_rows
 from keras_pde.attacks.iterated import IteratedAttack
-from keras_pde.checks import limits
+from keras_pde.checks import check_count, check_number, limits, optional
 from keras_pde.registry import register
 
 _GROWTHS = 20  # enlargements of the radius before the search gives up
@@ -60,18 +60,11 @@ class MinimalDistance(IteratedAttack):
     ):
         super().__init__(norm, bounds=bounds)
         losses.get(loss)
-        if int(steps) != steps or steps < 1 or int(bisections) != bisections or bisections < 0:
-            raise ValueError(
-                f"Received steps={steps}, bisections={bisections}; expected integers, at least 1 "
-                "and 0."
-            )
-        if not 0 <= tolerance < 1:
-            raise ValueError(f"Received tolerance={tolerance}; expected a number in [0, 1).")
-        if initial_radius is not None and not 0 < initial_radius < float("inf"):
-            raise ValueError(f"Received initial_radius={initial_radius}; expected it positive.")
-        self.loss, self.tolerance = loss, float(tolerance)
-        self.steps, self.bisections = int(steps), int(bisections)
-        self.initial_radius = None if initial_radius is None else float(initial_radius)
+        self.loss = loss
+        self.steps = check_count(steps, "steps")
+        self.bisections = check_count(bisections, "bisections", least=0)
+        self.tolerance = check_number(tolerance, "tolerance", least=0, below=1)
+        self.initial_radius = optional(check_number, initial_radius, "initial_radius", above=0)
 
     @classmethod
     def paper2018(cls, norm):

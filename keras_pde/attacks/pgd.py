@@ -4,7 +4,7 @@ from keras_pde import geometry
 from keras_pde.attacks import losses
 from keras_pde.attacks.ascent import ascent_step, to_bounds, where_rows
 from keras_pde.attacks.iterated import IteratedAttack
-from keras_pde.checks import check_count
+from keras_pde.checks import check_count, check_flag, check_number, check_seed, optional
 from keras_pde.registry import register
 
 
@@ -54,8 +54,6 @@ class PGD(IteratedAttack):
     ):
         super().__init__(norm, epsilon, bounds)
         losses.get(loss)
-        if step_size is not None and not 0 < step_size < float("inf"):
-            raise ValueError(f"Received step_size={step_size}; expected a positive length or None.")
         self.steps = check_count(steps, "steps")
         self.restarts = check_count(restarts, "restarts")
         if restarts > 1 and not random_start:
@@ -64,9 +62,9 @@ class PGD(IteratedAttack):
                 "Use random_start=True or restarts=1."
             )
         self.loss = loss
-        self.random_start = random_start
-        self.step_size = None if step_size is None else float(step_size)
-        self.seed = int(seed)
+        self.random_start = check_flag(random_start, "random_start")
+        self.step_size = optional(check_number, step_size, "step_size", above=0)
+        self.seed = check_seed(seed)
 
     @property
     def label(self):

@@ -1,9 +1,8 @@
-import math
-
 import keras
 from keras import ops
 
 from keras_pde import cost, graph
+from keras_pde.checks import check_number
 from keras_pde.layers.batch_norm import batch_norm
 from keras_pde.registry import register
 
@@ -40,12 +39,7 @@ class TanhLogits(keras.layers.Layer):
 
     def __init__(self, scale=1.0, **kwargs):
         super().__init__(**kwargs)
-        if not 0 < scale < math.inf:
-            raise ValueError(
-                f"Received scale={scale!r}; expected a positive finite number: the initial bound "
-                "of the logits, 1.0 if in doubt."
-            )
-        self.scale = scale
+        self.scale = check_number(scale, "scale", above=0)
         self.batch_norm = batch_norm(scale=False, center=False, dtype=self.dtype_policy)
 
     def build(self, input_shape):

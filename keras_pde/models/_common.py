@@ -1,18 +1,19 @@
 """What every architecture shares: seeds, the normalisation inside, logits in float32."""
 
+import itertools
 import random
 
 import keras
 import numpy as np
 
+from keras_pde.checks import check_count, check_counts, check_flag, check_seed
 from keras_pde.layers import TanhLogits
 
 
 def seeds(seed):
     """Endless integers, drawn from `seed`."""
-    draw = random.Random(seed)
-    while True:
-        yield draw.randrange(2**31)
+    draw = random.Random(check_seed(seed))
+    return (draw.randrange(2**31) for _ in itertools.count())
 
 
 def initializers(seed):
@@ -22,7 +23,8 @@ def initializers(seed):
 
 def normalized_input(input_shape, mean, std):
     """The input of images in [0, 1], and (input - mean) / std unless both are None."""
-    if len(input_shape) != 3 or min(input_shape) < 1:
+    sizes = check_counts(input_shape, "input_shape", example="(28, 28, 1)")
+    if len(sizes) != 3:
         raise ValueError(
             f"Received input_shape={input_shape!r}; expected (height, width, channels), such as "
             "(28, 28, 1)."
@@ -41,5 +43,7 @@ def normalized_input(input_shape, mean, std):
 
 def dense_logits(x, num_classes, tanh_logits, initializer):
     """The head: a dense layer, and the bounded logits if asked for, in float32 under any policy."""
+    num_classes = check_count(num_classes, "num_classes")
+    tanh_logits = check_flag(tanh_logits, "tanh_logits")
     x = keras.layers.Dense(num_classes, kernel_initializer=initializer, dtype="float32")(x)
     return TanhLogits(dtype="float32")(x) if tanh_logits else x

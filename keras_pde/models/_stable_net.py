@@ -1,7 +1,7 @@
 import keras
 from keras import layers
 
-from keras_pde.checks import check_count
+from keras_pde.checks import check_count, check_counts
 from keras_pde.layers import batch_norm
 from keras_pde.models._common import dense_logits, initializers, normalized_input, seeds
 
@@ -10,11 +10,7 @@ def stable_net(
     block, name, input_shape, num_classes, widths, steps, memory, mean, std, tanh_logits, seed
 ):
     """The network of `hamiltonian_net`, `parabolic_net` and `second_order_net` around a block."""
-    if not widths or min(widths) < 1:
-        raise ValueError(
-            f"Received widths={widths!r}; expected a positive number of channels for each stage, "
-            "such as (32, 64, 112)."
-        )
+    widths = check_counts(widths, "widths", example="(32, 64, 112)")
     steps = check_count(steps, "steps")
     initializer, drawn = initializers(seed), seeds(seed)
 

@@ -1,7 +1,7 @@
 import keras
 from keras import layers
 
-from keras_pde.checks import check_count
+from keras_pde.checks import check_count, check_number
 from keras_pde.layers import ContinuousBlock, batch_norm
 from keras_pde.models._common import dense_logits, normalized_input, seeds
 from keras_pde.registry import register, unknown_name
@@ -77,8 +77,8 @@ def continuous_net(
     if activation not in ACTIVATIONS:
         raise unknown_name("activation", activation, ACTIVATIONS)
     width, steps = check_count(width, "width"), check_count(steps, "steps")
-    horizon = steps if horizon is None else horizon
-    stitch = horizon / steps if stitch is None else stitch
+    horizon = steps if horizon is None else check_number(horizon, "horizon", above=0)
+    stitch = horizon / steps if stitch is None else check_number(stitch, "stitch")
     drawn = seeds(seed)
 
     def conv(filters, kernel_size=3, strides=1):

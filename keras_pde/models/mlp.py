@@ -1,6 +1,7 @@
 import keras
 from keras import layers
 
+from keras_pde.checks import check_counts
 from keras_pde.models._common import dense_logits, initializers, normalized_input
 from keras_pde.registry import register
 
@@ -34,6 +35,7 @@ def mlp(
 
     >>> model = keras_pde.models.mlp(hidden=(64, 64))
     """
+    hidden = check_counts(hidden, "hidden", example="(256, 256)") if hidden != () else ()
     initializer = initializers(seed)
     inputs, x = normalized_input(input_shape, mean, std)
     x = layers.Flatten()(x)

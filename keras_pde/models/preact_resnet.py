@@ -1,6 +1,7 @@
 import keras
 from keras import layers
 
+from keras_pde.checks import check_count, check_counts
 from keras_pde.layers import batch_norm
 from keras_pde.models._common import dense_logits, initializers, normalized_input
 from keras_pde.registry import register, unknown_name
@@ -71,11 +72,8 @@ def preact_resnet(
     """
     if activation not in ACTIVATIONS:
         raise unknown_name("activation", activation, ACTIVATIONS)
-    if min(blocks, default=0) < 1 or width < 1:
-        raise ValueError(
-            f"Received blocks={blocks!r} and width={width!r}; expected positive integers, such as "
-            "blocks=(2, 2, 2, 2) and width=64."
-        )
+    width = check_count(width, "width")
+    blocks = check_counts(blocks, "blocks", example="(2, 2, 2, 2)")
     initializer = initializers(seed)
 
     def conv(x, filters, kernel_size, strides=1):

@@ -1,6 +1,7 @@
 import keras
 from keras import layers
 
+from keras_pde.checks import check_count, check_counts, check_flag
 from keras_pde.layers import batch_norm
 from keras_pde.models._common import dense_logits, initializers, normalized_input
 from keras_pde.registry import register, unknown_name
@@ -73,16 +74,14 @@ def resnext34_2x32(
     """
     if variant not in ("2018", "2019"):
         raise unknown_name("variant", variant, ("2018", "2019"))
-    if variant == "2019" and tanh_logits:
+    if variant == "2019" and check_flag(tanh_logits, "tanh_logits"):
         raise ValueError(
             "Received tanh_logits=True with variant='2019', whose head already normalizes its "
             "logits; expected tanh_logits=False, or variant='2018'."
         )
-    if min(blocks, default=0) < 1 or branches < 1:
-        raise ValueError(
-            f"Received blocks={blocks!r} and branches={branches!r}; expected positive integers, "
-            "such as blocks=(5, 5, 5) and branches=2."
-        )
+    blocks = check_counts(blocks, "blocks", example="(5, 5, 5)")
+    width, branches = check_count(width, "width"), check_count(branches, "branches")
+    num_classes = check_count(num_classes, "num_classes")
     initializer = initializers(seed)
 
     def conv(x, filters, kernel_size, **kwargs):

@@ -1,6 +1,7 @@
 import keras
 from keras import layers
 
+from keras_pde.checks import check_count, optional
 from keras_pde.layers import batch_norm
 from keras_pde.models._common import dense_logits, initializers, normalized_input
 from keras_pde.registry import register
@@ -40,6 +41,7 @@ def small_cnn(
 
     >>> model = keras_pde.models.small_cnn(width=8)
     """
+    width, hidden = check_count(width, "width"), optional(check_count, hidden, "hidden")
     initializer = initializers(seed)
     inputs, x = normalized_input(input_shape, mean, std)
     for filters, stride in ((width, 1), (2 * width, 2), (3 * width, 1), (4 * width, 2)):

@@ -2,7 +2,7 @@ from keras import ops
 
 from keras_pde import geometry
 from keras_pde.attacks.ascent import ascend, movable, to_bounds
-from keras_pde.checks import check_count
+from keras_pde.checks import check_count, check_flag, check_number, optional
 from keras_pde.objectives.objective import DataTerm
 from keras_pde.registry import register
 from keras_pde.threat import Threat
@@ -61,8 +61,8 @@ class Adversarial(DataTerm):
     ):
         norm = geometry.get(norm).name
         steps = check_count(steps, "steps")
-        if step_size is not None and step_size <= 0:
-            raise ValueError(f"Received step_size={step_size}; expected a positive length or None.")
+        step_size = optional(check_number, step_size, "step_size", above=0)
+        random_start = check_flag(random_start, "random_start")
         if epsilon_norm is not None:
             epsilon_norm = geometry.get(epsilon_norm).name
             if steps > 1 or random_start or step_size is not None:

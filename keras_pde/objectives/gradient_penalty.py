@@ -3,9 +3,9 @@ from fractions import Fraction
 from keras import ops
 
 from keras_pde import geometry, noise
-from keras_pde.checks import check_bounds
+from keras_pde.checks import check_bounds, check_choice, check_number
 from keras_pde.geometry import per_example
-from keras_pde.objectives.objective import AT, STATISTICS, Penalty, check_choice
+from keras_pde.objectives.objective import AT, STATISTICS, Penalty
 from keras_pde.registry import register
 
 _SELECTION = 1  # purpose of this term's noise within a step
@@ -64,20 +64,14 @@ class GradientPenalty(Penalty):
         statistics="batch",
         bounds=(0.0, 1.0),
     ):
-        geometry.get(norm)
-        if power not in (1, 2):
-            raise ValueError(f"Received power={power}; expected 1 or 2.")
-        check_choice("method", method, ("double_backprop", "finite_difference"))
-        check_choice("`at`", at, AT)
-        check_choice("statistics", statistics, STATISTICS)
-        if weight < 0:
-            raise ValueError(f"Received weight={weight}; expected at least 0.")
-        if step <= 0:
-            raise ValueError(f"Received step={step}; expected a positive length.")
-        if not 0 < fraction <= 1:
-            raise ValueError(f"Received fraction={fraction}; expected a number in (0, 1].")
-        self.norm, self.weight, self.power = norm, weight, power
-        self.method, self.step, self.fraction = method, step, fraction
+        check_choice(method, "method", ("double_backprop", "finite_difference"))
+        check_choice(at, "`at`", AT)
+        check_choice(statistics, "statistics", STATISTICS)
+        self.norm = geometry.get(norm).name
+        self.weight = check_number(weight, "weight", least=0)
+        self.power = check_choice(power, "power", (1, 2))
+        self.method, self.step = method, check_number(step, "step", above=0)
+        self.fraction = check_number(fraction, "fraction", above=0, most=1)
         self.at, self.statistics = at, statistics
         self.bounds = check_bounds(bounds)
 

@@ -1,8 +1,8 @@
 from keras import ops
 
 from keras_pde import geometry, replicas
-from keras_pde.checks import check_bounds
-from keras_pde.objectives.objective import AT, STATISTICS, Penalty, check_choice
+from keras_pde.checks import check_bounds, check_choice, check_count, check_number, optional
+from keras_pde.objectives.objective import AT, STATISTICS, Penalty
 from keras_pde.registry import register
 
 
@@ -70,17 +70,14 @@ class MaxGradientPenalty(Penalty):
         norm="l2",
         bounds=(0.0, 1.0),
     ):
-        geometry.get(norm)
-        check_choice("scale", scale, ("per_example", "batch_mean"))
-        check_choice("`at`", at, AT)
-        check_choice("statistics", statistics, STATISTICS)
-        check_choice("selection", selection, STATISTICS)
-        if weight < 0 or floor < 0:
-            raise ValueError(f"Received weight={weight}, floor={floor}; expected at least 0.")
-        if top_k is not None and (int(top_k) != top_k or top_k < 1):
-            raise ValueError(f"Received top_k={top_k}; expected an integer, at least 1, or None.")
-        self.weight, self.floor, self.top_k = weight, floor, top_k
-        self.scale, self.at, self.norm = scale, at, norm
+        check_choice(scale, "scale", ("per_example", "batch_mean"))
+        check_choice(at, "`at`", AT)
+        check_choice(statistics, "statistics", STATISTICS)
+        check_choice(selection, "selection", STATISTICS)
+        self.weight = check_number(weight, "weight", least=0)
+        self.floor = check_number(floor, "floor", least=0)
+        self.top_k = optional(check_count, top_k, "top_k")
+        self.scale, self.at, self.norm = scale, at, geometry.get(norm).name
         self.statistics, self.selection = statistics, selection
         self.bounds = check_bounds(bounds)
 

@@ -5,16 +5,10 @@ from abc import abstractmethod
 import keras
 
 from keras_pde.checks import bounds_text
-from keras_pde.registry import Component, unknown_name
+from keras_pde.registry import Component
 
 AT = ("clean", "perturbed")
 STATISTICS = ("inference", "batch")
-
-
-def check_choice(what, received, choices):
-    """Refuses a value that is not one of the choices."""
-    if received not in choices:
-        raise unknown_name(what, received, choices)
 
 
 class Term(Component):

@@ -29,10 +29,9 @@ class Tikhonov(Preset):
         fraction=1.0,
         bounds=(0.0, 1.0),
     ):
-        self.weight, self.norm, self.method = weight, norm, method
-        self.step, self.fraction = step, fraction
         penalty = GradientPenalty(norm, weight, 2, method, step, fraction, bounds=bounds)
-        self.bounds = penalty.bounds
+        self.weight, self.norm, self.method = penalty.weight, penalty.norm, penalty.method
+        self.step, self.fraction, self.bounds = penalty.step, penalty.fraction, penalty.bounds
         super().__init__(None, [penalty])
 
     @classmethod

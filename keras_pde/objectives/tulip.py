@@ -37,12 +37,11 @@ class Tulip(Preset):
         selection="inference",
         bounds=(0.0, 1.0),
     ):
-        self.weight, self.floor = weight, floor
-        self.top_k, self.scale = top_k, scale
-        self.statistics, self.selection = statistics, selection
         steepness = MaxGradientPenalty(
-            weight, floor, top_k, scale, "perturbed", statistics, selection
+            weight, floor, top_k, scale, "perturbed", statistics, selection, bounds=bounds
         )
+        for name in ("weight", "floor", "top_k", "scale", "statistics", "selection"):
+            setattr(self, name, getattr(steepness, name))
         data = Adversarial("l2", epsilon, bounds=bounds)
         self.epsilon, self.bounds = data.epsilon, data.bounds
         super().__init__(data, [steepness])

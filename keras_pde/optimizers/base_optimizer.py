@@ -1,6 +1,7 @@
 from keras import ops
 
 from keras_pde import _keras, replicas
+from keras_pde.checks import check_flag, check_number, optional
 
 
 class BaseOptimizer(_keras.Optimizer):
@@ -14,6 +15,14 @@ class BaseOptimizer(_keras.Optimizer):
 
     Subclasses update the averages within their steps, and take gradients from `whole_gradients`.
     """
+
+    def __init__(self, learning_rate, weight_decay=None, use_ema=False, **kwargs):
+        super().__init__(
+            learning_rate=learning_rate,
+            weight_decay=optional(check_number, weight_decay, "weight_decay", least=0),
+            use_ema=check_flag(use_ema, "use_ema"),
+            **kwargs,
+        )
 
     def build(self, variables):
         if self.built:

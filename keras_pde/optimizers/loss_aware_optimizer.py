@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_pde import _keras, replicas
-from keras_pde.checks import check_number
+from keras_pde.checks import check_flag, check_number
 from keras_pde.optimizers.base_optimizer import BaseOptimizer
 
 
@@ -49,7 +49,7 @@ class LossAwareOptimizer(BaseOptimizer):
             learning_rate = check_number(learning_rate, "learning_rate", least=0)
         super().__init__(learning_rate=learning_rate, **kwargs)
         self.momentum = check_number(momentum, "momentum", least=0, below=1)
-        self.nesterov = nesterov
+        self.nesterov = check_flag(nesterov, "nesterov")
         self._losses, self._scalars = {}, {}  # by replica; by name
         self.last_rate = self.skipped = None
 

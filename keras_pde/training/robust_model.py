@@ -3,7 +3,7 @@ import contextlib
 import keras
 from keras import ops
 
-from keras_pde.checks import check_images, class_labels
+from keras_pde.checks import check_images, check_number, check_seed, class_labels, optional
 from keras_pde.objectives.objective import compose
 from keras_pde.training import averaging, heads, supported
 from keras_pde.training.objective_loss import ObjectiveLoss, check_single, per_example
@@ -79,8 +79,8 @@ class RobustModel(Hook, keras.Model):
                     f"Received a model with {count} {what}; expected one input and one output, "
                     "which perturbations and input gradients are about."
                 )
-        if average is not None and not 0 < average < 1:
-            raise ValueError(f"Received average={average!r}; expected a decay in (0, 1), or None.")
+        average = optional(check_number, average, "average", above=0, below=1)
+        seed = check_seed(seed)
         kwargs.setdefault("dtype", model.dtype_policy)
         super().__init__(name=name, **kwargs)
         self.model = model

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_pde import cost, graph, integrators
-from keras_pde.checks import check_count, check_number
+from keras_pde.checks import check_count, check_flag, check_number, check_seed, optional
 from keras_pde.layers.continuous import bases, loops
 from keras_pde.layers.continuous.stacked_rate import StackedRate
 from keras_pde.layers.continuous.sweep import Sweep
@@ -106,7 +106,8 @@ class ContinuousBlock(keras.layers.Layer):
                 f"Received memory='reversible' with scheme={self.scheme.name!r}, whose steps "
                 f"cannot be undone; expected one of {reversible}, or memory='remat'."
             )
-        self.memory, self.unroll, self.seed = memory, unroll, seed
+        self.memory, self.seed = memory, optional(check_seed, seed)
+        self.unroll = optional(check_flag, unroll, "unroll")
         self.rates = [StackedRate(rate, self.basis, self.num_basis, dtype=self.dtype_policy)]
 
     def _check_steps(self, steps):

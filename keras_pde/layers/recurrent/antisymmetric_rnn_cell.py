@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_pde.checks import check_count, check_number
+from keras_pde.checks import check_count, check_flag, check_number
 from keras_pde.layers.recurrent.cell import DifferentialCell
 
 
@@ -49,7 +49,7 @@ class AntisymmetricRNNCell(DifferentialCell):
 
     def __init__(self, units, step_size, gamma, gated=False, scheme="euler", **kwargs):
         super().__init__(check_count(units, "units", 2), step_size, scheme, **kwargs)
-        self.gamma, self.gated = check_number(gamma, "gamma", least=0), bool(gated)
+        self.gamma, self.gated = check_number(gamma, "gamma", least=0), check_flag(gated, "gated")
         self.drives = 2 if self.gated else 1
 
     def build_recurrent(self):

@@ -1,4 +1,5 @@
 from keras_pde import cost, graph
+from keras_pde.checks import check_count
 from keras_pde.layers.stable.antisymmetric import Antisymmetric
 from keras_pde.registry import register
 
@@ -51,7 +52,14 @@ class AntisymmetricConv2D(Antisymmetric):
         kernel_initializer="glorot_uniform",
         **kwargs,
     ):
-        super().__init__(kernel_size, gamma, activation, use_bias, kernel_initializer, **kwargs)
+        super().__init__(
+            check_count(kernel_size, "kernel_size"),
+            gamma,
+            activation,
+            use_bias,
+            kernel_initializer,
+            **kwargs,
+        )
 
 
 graph.rule("cost", AntisymmetricConv2D)(cost.kernels)

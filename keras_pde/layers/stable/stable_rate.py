@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_pde.checks import check_count
+from keras_pde.checks import check_count, check_flag
 from keras_pde.registry import unknown_name
 
 # Keras' activations with 0 <= sigma' <= 1 (relu and its like: where it exists).
@@ -53,7 +53,7 @@ class StableRate(keras.layers.Layer):
         own = getattr(keras.activations, str(name), None) is not self.activation
         if not own and name not in MONOTONE:
             raise unknown_name("activation of slope between 0 and 1", name, MONOTONE)
-        self.use_bias = bool(use_bias)
+        self.use_bias = check_flag(use_bias, "use_bias")
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         dense = kernel_size is None
         self.input_spec = keras.layers.InputSpec(**({"min_ndim": 2} if dense else {"ndim": 4}))

@@ -2,7 +2,7 @@ import numpy as np
 from keras import ops
 
 from keras_pde import cost
-from keras_pde.checks import check_count
+from keras_pde.checks import check_choice, check_count
 from keras_pde.layers.batch_norm import batch_norm
 from keras_pde.layers.stable.stable_rate import StableRate, adjoint, linear, operator_norm
 from keras_pde.layers.stable.tv_normalization import TVNormalization
@@ -28,10 +28,8 @@ class Symmetric(StableRate):
         super().__init__(kernel_size, activation, use_bias, kernel_initializer, **kwargs)
         if normalization not in NORMALIZATIONS:
             raise unknown_name("normalization", normalization, NORMALIZATIONS)
-        if sign not in (-1, 1):
-            raise ValueError(f"Received sign={sign!r}; expected -1, a heat flow, or 1.")
         self.filters = filters if filters is None else check_count(filters, "filters")
-        self.normalization, self.sign = normalization, sign
+        self.normalization, self.sign = normalization, check_choice(sign, "sign", (-1, 1))
 
     def build(self, input_shape):
         filters = self.filters or input_shape[-1]

@@ -1,4 +1,5 @@
 from keras_pde import graph
+from keras_pde.checks import check_count
 from keras_pde.layers.stable.symmetric import Symmetric, cost_of_both
 from keras_pde.registry import register
 
@@ -56,7 +57,7 @@ class SymmetricConv2D(Symmetric):
         **kwargs,
     ):
         super().__init__(
-            kernel_size,
+            check_count(kernel_size, "kernel_size"),
             filters,
             normalization,
             sign,

@@ -2,7 +2,7 @@ import keras
 from keras import ops
 
 from keras_pde import cost, graph
-from keras_pde.checks import check_number
+from keras_pde.checks import check_flag, check_number
 from keras_pde.registry import register
 
 
@@ -35,7 +35,10 @@ class TVNormalization(keras.layers.Layer):
 
     def __init__(self, epsilon=1e-3, center=True, **kwargs):
         super().__init__(**kwargs)
-        self.epsilon, self.center = check_number(epsilon, "epsilon", above=0), bool(center)
+        self.epsilon, self.center = (
+            check_number(epsilon, "epsilon", above=0),
+            check_flag(center, "center"),
+        )
 
     def build(self, input_shape):
         shape = (input_shape[-1],)
