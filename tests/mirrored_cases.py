@@ -4,6 +4,7 @@ TensorFlow fixes its devices when it starts, and explicit collectives fail once 
 created a second strategy.
 """
 
+import contextlib
 import json
 import os
 import subprocess
@@ -17,6 +18,16 @@ def strategy():
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+def alone():
+    """One device, as a scope and options of `compile`: step by step, which needs no tracing."""
+    return contextlib.nullcontext(), {"run_eagerly": True}
+
+
+def together(strategy):
+    """Both replicas, likewise: compiled, as users train."""
+    return strategy.scope(), {}
 
 
 def results(file):

@@ -12,6 +12,7 @@ from keras import ops
 
 from keras_pde import registry
 
+TENSORFLOW = keras.backend.backend() == "tensorflow"
 GOLDEN = pathlib.Path(__file__).with_name("golden_optimizers.json")
 
 
@@ -50,11 +51,27 @@ def step(optimizer, weights, loss, gradients):
 def minimise(optimizer, problem, weights, steps):
     """The losses of that many steps; `problem` gives (loss, gradients) of NumPy arrays."""
     losses = []
+    make = _compiled(optimizer, weights) if steps > 50 and TENSORFLOW else step
     for _ in range(steps):
         loss, gradients = problem(*(ops.convert_to_numpy(w).astype("float64") for w in weights))
         losses.append(float(loss))
-        step(optimizer, weights, loss, gradients)
+        make(optimizer, weights, loss, gradients)
     return losses
+
+
+def _compiled(optimizer, weights):
+    """`step` as a graph: one of many eager ones takes longer than its tracing."""
+    import tensorflow as tf
+
+    optimizer.build(weights)
+    dtypes = [w.dtype for w in weights]
+    graph = tf.function(lambda loss, gradients: step(optimizer, weights, loss, gradients))
+
+    def run(optimizer, weights, loss, gradients):
+        pairs = zip(gradients, dtypes, strict=True)
+        graph(tf.constant(loss, "float32"), [tf.constant(g, dtype) for g, dtype in pairs])
+
+    return run
 
 
 def parabola(w, v):

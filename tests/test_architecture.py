@@ -111,6 +111,7 @@ def test_public_names():
         "Plain",
         "Tikhonov",
         "Tulip",
+        "get",
     }
     assert set(kp.attacks.__all__) == {
         "FGSM",

@@ -1,12 +1,12 @@
 """MirroredStrategy on two logical CPUs equals one device; what cannot is refused."""
 
-import contextlib
 import json
 
 import keras
 import mirrored_cases
 import numpy as np
 import pytest
+from mirrored_cases import alone, together
 
 import keras_pde as kp
 from keras_pde.objectives import (
@@ -80,16 +80,18 @@ def network(batch_norm=kp.layers.batch_norm):
     return model
 
 
-def compiled(objective, optimizer, model):
+def compiled(objective, optimizer, model, **options):
     wrapper = kp.RobustModel(model, objective)
-    wrapper.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    wrapper.compile(optimizer, loss, **options)
     return wrapper
 
 
-def train(objective, scope):
+def train(objective, scope, options):
     """Logs and final weights of five steps of eight examples."""
     with scope:
-        wrapper = compiled(objective, keras.optimizers.SGD(0.1, momentum=0.9), network())
+        optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
+        wrapper = compiled(objective, optimizer, network(), **options)
     x, y, weight = data()
     options = {"batch_size": BATCH, "shuffle": False, "verbose": 0}
     logs = wrapper.fit(x, y, sample_weight=weight, **options).history
@@ -119,7 +121,7 @@ def main():
     for name, (objective, precision) in CASES.items():
         keras.config.set_floatx(precision)
         keras.config.set_dtype_policy(precision)
-        results[name] = [train(objective, s) for s in (contextlib.nullcontext(), strategy.scope())]
+        results[name] = [train(objective, *s) for s in (alone(), together(strategy))]
     keras.config.set_floatx("float32")
     for name, options in OPTIMIZERS.items():
         results["refusals"][name] = refusal(strategy, lambda o=options: keras.optimizers.SGD(**o))

@@ -1,6 +1,5 @@
 """Blocks and cells on two replicas equal those on one device, also through a refinement."""
 
-import contextlib
 import json
 
 import keras
@@ -8,6 +7,7 @@ import mirrored_cases
 import numpy as np
 import pytest
 from keras import layers
+from mirrored_cases import alone, together
 
 import keras_pde as kp
 
@@ -35,7 +35,7 @@ CASES = {
 }
 
 
-def train(name, scope):
+def train(name, scope, options):
     """The loss of each epoch, and the final weights."""
     keras.utils.set_random_seed(0)
     callbacks = [kp.callbacks.RefineDepth([1])] if name == "refined" else []
@@ -43,7 +43,7 @@ def train(name, scope):
         model = keras.Sequential(
             [keras.Input((4, 6)), CASES[name](), layers.Flatten(), layers.Dense(1)]
         )
-        model.compile(keras.optimizers.SGD(0.01, momentum=0.9), "mse")
+        model.compile(keras.optimizers.SGD(0.01, momentum=0.9), "mse", **options)
     options = {"batch_size": 8, "shuffle": False, "verbose": 0, "epochs": 2}
     losses = model.fit(X, Y, callbacks=callbacks, **options).history["loss"]
     return {"losses": losses, "weights": [w.tolist() for w in model.get_weights()]}
@@ -51,8 +51,11 @@ def train(name, scope):
 
 def main():
     strategy = mirrored_cases.strategy()
-    scopes = contextlib.nullcontext, strategy.scope
-    print(json.dumps({name: [train(name, scope()) for scope in scopes] for name in CASES}))
+    print(
+        json.dumps(
+            {name: [train(name, *alone()), train(name, *together(strategy))] for name in CASES}
+        )
+    )
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ import json
 import keras
 import pytest
 
+from keras_pde import attacks, objectives
 from keras_pde.objectives import (
     Adversarial,
     GradientPenalty,
@@ -116,3 +117,33 @@ class TestComposition:
 def test_refusals(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_objectives_by_name():
+    tulip = objectives.get("tulip", epsilon=0.1, weight=0.05)
+    assert tulip == objectives.Tulip(0.1, 0.05) and objectives.get(tulip) is tulip
+    both = Plain() + objectives.get("gradient_penalty", norm="l2", weight=0.1)
+    assert objectives.get(keras.saving.serialize_keras_object(both)) == both
+    for wrong, arguments, message in (
+        ("tulp", {}, "Did you mean 'tulip'"),
+        ("tulip", {"epsilom": 0.1}, "Did you mean 'epsilon'"),
+        ("tulip", {"epsilon": 0.1}, r"without \['weight'\]"),
+        (tulip, {"weight": 1}, "or a term alone"),
+        (None, {}, "Received None"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            objectives.get(wrong, **arguments)
+
+
+def test_attacks_by_name():
+    pgd = attacks.get("pgd", norm="linf", epsilon="8/255", steps=40)
+    assert pgd == attacks.PGD("linf", 8 / 255, steps=40) and attacks.get(pgd) is pgd
+    assert attacks.get({"class": "PGD", **pgd.get_config()}) == pgd
+    for wrong, arguments, message in (
+        ("pdg", {}, "Did you mean 'pgd'"),
+        ("pgd", {}, r"without \['norm'\]"),
+        ({"class": "PDG"}, {}, "Did you mean 'PGD'"),
+        ({}, {}, "unknown attack None"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            attacks.get(wrong, **arguments)

@@ -283,7 +283,8 @@ def test_tikhonov(kind, objective):
 def test_tulip_paper_2018_says_what_its_docstring_says():
     tulip = Tulip.paper2018()
     assert tulip.data == Adversarial("l2", 0.01, bounds=None)
-    expected = MaxGradientPenalty(0.1, 0.0, None, "batch_mean", "perturbed", "batch")
+    settings = {"scale": "batch_mean", "at": "perturbed", "bounds": None}
+    expected = MaxGradientPenalty(0.1, top_k=None, **settings)
     assert tulip.penalties == (expected,)
 
 

@@ -164,8 +164,8 @@ def totals(robust, data):
             optimizer = [v.value for v in robust.optimizer.variables]
             arguments = (weights, state, metrics, x, y, weight, True, optimizer)
             return robust.compute_loss_and_updates(*arguments)[0]
-        step = robust._step(weights, state, x, y, weight, robust.optimizer.iterations)
-        return robust._objective_loss(x, y, weight, step)[0]
+        step = robust.objective_loss.step(weights, state, x, y, weight, robust.optimizer.iterations)
+        return robust.objective_loss(robust, step, x, y, weight, lambda outside, images: images)[0]
 
     def record(weights):
         values = []

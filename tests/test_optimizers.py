@@ -154,7 +154,7 @@ class TestBank:
     @pytest.mark.skipif(BACKEND == "torch", reason="compiled steps")
     def test_compiled_steps(self, entry):
         """Several steps a call, and with jit, are the single steps."""
-        plain = compiled(quiet(entry))
+        plain = compiled(quiet(entry), run_eagerly=BACKEND == "tensorflow")
         fit(plain)
         together = compiled(quiet(entry), steps_per_execution=4)
         fit(together)

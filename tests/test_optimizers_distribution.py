@@ -1,12 +1,12 @@
 """Every optimizer on two replicas equals one device, after three cycles and with noise."""
 
-import contextlib
 import json
 
 import keras
 import mirrored_cases
 import numpy as np
 import pytest
+from mirrored_cases import alone, together
 from optimizer_cases import build
 
 from keras_pde import callbacks, registry
@@ -22,7 +22,7 @@ SEVERAL = [f"{name}, {option}" for name in ("salr", "entropy_sgd") for option in
 CASES = [*registry.names("optimizer"), *SEVERAL]
 
 
-def train(case, scope):
+def train(case, scope, options):
     """The losses, and the weights after twelve batches and three more, which end within a cycle."""
     name, _, option = case.partition(", ")
     (entry,) = (entry for entry in registry.entries("optimizer") if entry.name == name)
@@ -30,19 +30,22 @@ def train(case, scope):
     with scope:
         layers = [keras.layers.Dense(5, "tanh"), keras.layers.Dense(1)]
         model = keras.Sequential([keras.Input((4,)), *layers])
-        model.compile(build(entry, **OPTIONS[option]), "mse")
+        model.compile(build(entry, **OPTIONS[option]), "mse", **options)
     options = {"batch_size": 6, "shuffle": False, "verbose": 0}
     if option == "averaged":
         options |= {"callbacks": [callbacks.EvaluationWeights()], "validation_data": (X, Y)}
     losses = [loss for found in model.fit(X, Y, **options).history.values() for loss in found]
-    losses += model.fit(X[:20], Y[:20], **options).history["loss"]
+    losses += model.fit(X[:18], Y[:18], **options).history["loss"]
     return {"losses": losses, "weights": [w.tolist() for w in model.get_weights()]}
 
 
 def main():
     strategy = mirrored_cases.strategy()
-    scopes = contextlib.nullcontext, strategy.scope
-    print(json.dumps({case: [train(case, scope()) for scope in scopes] for case in CASES}))
+    print(
+        json.dumps(
+            {case: [train(case, *alone()), train(case, *together(strategy))] for case in CASES}
+        )
+    )
 
 
 @pytest.fixture(scope="module")

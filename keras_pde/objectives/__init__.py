@@ -1,6 +1,7 @@
 """Objectives, one data term plus penalties: `kp.objectives`."""
 
 from keras_pde.objectives.adversarial import Adversarial
+from keras_pde.objectives.get import get
 from keras_pde.objectives.gradient_penalty import GradientPenalty
 from keras_pde.objectives.max_gradient_penalty import MaxGradientPenalty
 from keras_pde.objectives.objective import DataTerm, Objective, Penalty
@@ -18,4 +19,5 @@ __all__ = [
     "Plain",
     "Tikhonov",
     "Tulip",
+    "get",
 ]

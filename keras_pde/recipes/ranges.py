@@ -68,7 +68,7 @@ def _check_radius(key, norm, epsilon):
     try:
         valid = Threat(norm, epsilon).epsilon > 0
     except ValueError as error:
-        raise ValueError(f"In {key}: {error}") from error
+        raise ValueError(f"Received {key} = {epsilon!r}; expected a length: {error}") from error
     if not valid:
         raise ValueError(f"Received {key} = {epsilon!r}; expected a length above 0.")
 

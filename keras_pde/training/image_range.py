@@ -14,7 +14,7 @@ _SLACK = 1e-5  # of rounding in augmentation
 def outside(images, bounds):
     """1.0 if an entry lies outside the bounds or is NaN, else 0.0; a scalar tensor."""
     if bounds is None:
-        return ops.zeros(())
+        return ops.zeros((), dtype="float32")
     low, high = (ops.convert_to_tensor(bound, images.dtype) for bound in limits(bounds))
     inside = ops.logical_and(images >= low - _SLACK, images <= high + _SLACK)
     return 1.0 - ops.cast(ops.all(inside), "float32")
