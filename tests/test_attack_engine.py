@@ -29,13 +29,18 @@ from keras_pde.attacks.attack import Goal, Task
 
 def count_traces(target):
     """How often the model is traced from now on: compiled programs do not run this."""
-    calls, logits = [], target.logits
+    calls = []
 
-    def counted(*arguments):
-        calls.append(1)
-        return logits(*arguments)
+    def counted(logits):
+        def call(*arguments):
+            calls.append(1)
+            return logits(*arguments)
 
-    target.logits = counted
+        return call
+
+    prepared = target.prepared  # folded, on TensorFlow
+    target.prepared = lambda: counted(prepared())
+    target.logits = counted(target.logits)
     return calls
 
 

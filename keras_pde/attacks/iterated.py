@@ -1,6 +1,7 @@
 """The machine below nearly all attacks, so that an attack is its mathematics only."""
 
 import functools
+import inspect
 from abc import abstractmethod
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -191,7 +192,9 @@ def _compiled_by(attack):
                 f"Received {name}={value!r} in {type(attack).__name__}; expected a value that can "
                 "be hashed, such as a tuple for a list: what is compiled depends on it."
             )
-    return frozenset((name, getattr(kind, name)) for name in names), frozenset(settings.items())
+    # As they stand in the classes: a class method that is inherited is the same one.
+    behaviour = frozenset((name, inspect.getattr_static(kind, name)) for name in names)
+    return behaviour, frozenset(settings.items())
 
 
 def _iterate(attack, logits, goal, early_exit, length, x, names, values):
