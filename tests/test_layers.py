@@ -137,7 +137,7 @@ class TestTanhLogits:
 
     @pytest.mark.parametrize("scale", [0, -1.0, float("nan"), float("inf")])
     def test_refuses_scale(self, scale):
-        with pytest.raises(ValueError, match="positive finite"):
+        with pytest.raises(ValueError, match="finite number above 0"):
             keras_pde.layers.TanhLogits(scale=scale)
 
 

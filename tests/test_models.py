@@ -231,8 +231,8 @@ def test_tanh_logits_bound_the_output():
         (lambda: models.lenet(input_shape=(8, 8, 1)), "at least 12 x 12"),
         (lambda: models.resnext34_2x32(variant="2020"), "unknown variant"),
         (lambda: models.resnext34_2x32(variant="2019", tanh_logits=True), "tanh_logits=False"),
-        (lambda: models.resnext34_2x32(blocks=(5, 0, 5)), "positive integers"),
-        (lambda: models.preact_resnet(blocks=()), "positive integers"),
+        (lambda: models.resnext34_2x32(blocks=(5, 0, 5)), "expected integers of at least 1"),
+        (lambda: models.preact_resnet(blocks=()), "expected integers of at least 1"),
         (lambda: models.preact_resnet(activation="swish"), "unknown activation"),
     ],
 )

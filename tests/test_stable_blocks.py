@@ -309,7 +309,7 @@ class TestRefusals:
             (lambda: layers.HamiltonianBlock(2, scheme="rk4").build((None, 4)), "for 1 fields"),
             (lambda: layers.ParabolicBlock(2, scheme="verlet").build((None, 4)), "for 2 fields"),
             (lambda: layers.ParabolicBlock(2).spectrum(), "expected a layer that is built"),
-            (lambda: models.parabolic_net(widths=()), "positive number of channels"),
+            (lambda: models.parabolic_net(widths=()), "integers of at least 1"),
             (lambda: models.second_order_net(steps=0), "steps=0; expected an integer"),
             (lambda: models.hamiltonian_net(widths=(4, 3)), "even number of channels"),
         ],

@@ -198,7 +198,7 @@ class TestRefusals:
             (lambda: layers.AntisymmetricDense(gamma=-1), "at least 0"),
             (lambda: layers.AntisymmetricConv2D(kernel_size=4), "odd number"),
             (lambda: layers.SymmetricDense(filters=0), "at least 1"),
-            (lambda: layers.SymmetricDense(sign=2), "a heat flow, or 1"),
+            (lambda: layers.SymmetricDense(sign=2), "unknown sign 2; expected one of"),
             (lambda: layers.TVNormalization(epsilon=0), "number above 0"),
             (lambda: layers.CayleyDense(step_size=0), "number above 0"),
         ],
