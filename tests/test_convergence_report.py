@@ -1,5 +1,6 @@
 """convergence_report: observed orders, what it says of classes, and what it leaves alone."""
 
+import importlib
 import json
 
 import keras
@@ -98,3 +99,12 @@ def test_bad_arguments_are_refused(arguments, message):
 def test_models_without_blocks_are_refused():
     with pytest.raises(ValueError, match="no ContinuousBlock"):
         analysis.convergence_report(models.create("mlp", input_shape=(8, 8, 1)), X)
+
+
+def test_a_hidden_last_block_is_not_confused_with_one_before_it():
+    hidden = keras.Sequential([keras.Input((2,)), ContinuousBlock(keras.layers.Dense(2), 1)])
+    inputs = keras.Input((2,))
+    model = keras.Model(inputs, hidden(ContinuousBlock(keras.layers.Dense(2), 1)(inputs)))
+    module = importlib.import_module("keras_pde.analysis.convergence_report")
+    state, outputs, *_ = module._outcome(model, "euler", 1, np.ones((3, 2)), 8)
+    assert state is outputs

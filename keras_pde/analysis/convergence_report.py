@@ -188,7 +188,8 @@ def _outcome(model, scheme, steps, x, batch_size, repeats=0):
         copy = depth.with_solver(model, scheme, steps)
         blocks = depth.blocks(copy)
         plain = _keras.graph_of(copy) is not None
-        ends = [call for call in (graph.calls(copy) if plain else ()) if call.operation in blocks]
+        calls = graph.calls(copy) if plain else []
+        ends = [call for call in calls if call.operation is blocks[-1]]
         if ends:
             both = keras.Model(copy.inputs, [*ends[-1].outputs, *copy.outputs])
         else:

@@ -98,11 +98,10 @@ def _measure_again(card, model, dataset):
         for row, source, result in ((published, "published", ""), (measured, "measured", verdict)):
             low, high = row.robust_interval
             interval = f"{percent(low)} - {percent(high)}"
-            threat = (f"{row.threat}", str(row.images))
+            threat = (str(row.threat), str(row.images))
             shares = (percent(row.clean_accuracy), percent(row.robust_accuracy))
             rows.append((*threat, source, *shares, interval, result))
-    lines = (line.rstrip() for line in columns(rows))
-    say(f"{card.name or card.title}\n\n" + "\n".join(lines))
+    say(f"{card.name or card.title}\n\n" + "\n".join(columns(rows)))
     differing = sum(not published.agrees_with(measured) for published, measured in pairs)
     if differing:
         raise ValueError(

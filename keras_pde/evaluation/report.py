@@ -185,7 +185,7 @@ class Report:
             low, high = self.interval(epsilon)
             label = f"{epsilon:g}" if epsilon else "0 (clean)"
             cells = (percent(self.robust_accuracy(epsilon)), f"{percent(low)} - {percent(high)}")
-            certified = [percent(self.certified_accuracy(epsilon))] * proven if proven else []
+            certified = [percent(self.certified_accuracy(epsilon))] if proven else []
             rows.append((label, *cells, *certified))
         lines = [f"{self.name}: {self.norm} robustness on {self.count} images (upper bounds)", ""]
         lines += columns(rows)
