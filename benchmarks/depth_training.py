@@ -116,7 +116,7 @@ def shortened(options, x, y, x_test, y_test, seconds):
         taken = trained(model, x, y, options.rk4_epochs, seed)
         seconds.setdefault("fit, RK4", []).append(taken)
         for steps, results in found.items():
-            short = kp.layers.with_solver(model, steps=steps)
+            short = kp.models.with_solver(model, steps=steps)
             results.append(correct(short, x_test, y_test))
     return [
         {

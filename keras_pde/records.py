@@ -26,7 +26,7 @@ class Checked:
             kinds = get_args(item.type) if isinstance(item.type, types.UnionType) else (item.type,)
             if isinstance(value, list) and any(get_origin(kind) is tuple for kind in kinds):
                 object.__setattr__(self, item.name, value := tuple(value))
-            if not _fits(value, item.type):
+            if not fits(value, item.type):
                 self.refuse(item.name, _type_name(item.type))
 
     def refuse(self, name, expected):
@@ -94,21 +94,22 @@ def from_json(text: str | bytes, noun) -> dict:
     return values
 
 
-def _fits(value, kind):
+def fits(value, kind) -> bool:
+    """Whether a value has a declared type; whole numbers are floats, too, and True is no number."""
     arguments = get_args(kind)
     if kind is Any:
         return True
     if isinstance(kind, types.UnionType):
-        return any(_fits(value, part) for part in arguments)
+        return any(fits(value, part) for part in arguments)
     if get_origin(kind) is tuple:
         return (
             isinstance(value, tuple)
             and (arguments[-1] is Ellipsis or len(arguments) == len(value))
-            and all(_fits(v, arguments[0]) for v in value)
+            and all(fits(v, arguments[0]) for v in value)
         )
     if get_origin(kind) is dict:
         return isinstance(value, dict) and all(
-            isinstance(key, str) and _fits(entry, arguments[1]) for key, entry in value.items()
+            isinstance(key, str) and fits(entry, arguments[1]) for key, entry in value.items()
         )
     if kind is bool:
         return isinstance(value, bool)

@@ -28,13 +28,17 @@ def quiet(entry, **changes):
 
 def eager(entry, **changes):
     """The example without noise, around an inner optimizer that makes larger steps."""
-    inner = {"inner": keras.optimizers.SGD(0.05)} if "inner" in entry.example else {}
+    inner = (
+        {"inner_optimizer": keras.optimizers.SGD(0.05)}
+        if "inner_optimizer" in entry.example
+        else {}
+    )
     return quiet(entry, **inner, **changes)
 
 
 def averaging(entry):
     """What makes an example average its weights, if it can: arguments."""
-    return {} if "inner" in entry.example else {"use_ema": True, "ema_momentum": 0.5}
+    return {} if "inner_optimizer" in entry.example else {"use_ema": True, "ema_momentum": 0.5}
 
 
 def variables(*values, dtype="float32"):

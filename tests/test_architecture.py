@@ -1,6 +1,10 @@
-"""The house: who may import whom, what is public, and what every docstring must say."""
+"""The house: who may import whom, what is public, and what every docstring must say.
+
+`python tests/test_architecture.py` writes `docs/architecture.md` anew, from what is tested here.
+"""
 
 import ast
+import graphlib
 import importlib
 import inspect
 import pkgutil
@@ -13,12 +17,13 @@ import keras_pde as kp
 from keras_pde import registry
 
 PACKAGE = Path(kp.__file__).parent
+PAGE = Path(__file__).parent.parent / "docs" / "architecture.md"
 
 # Imports point only downwards; modules of one step do not import each other.
 STEPS = [
     {"cli"},
-    {"offline", "tuner"},
-    {"quickstart", "recipes"},
+    {"offline", "quickstart", "tuner"},
+    {"recipes"},
     {"hub"},
     {"evaluation"},
     {"callbacks"},
@@ -45,29 +50,68 @@ def _top(path):
     return first.removesuffix(".py")
 
 
+def _name(path):
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {_name(path): path for path in PACKAGE.rglob("*.py")}
+
+
 def _imported(path):
-    """Top-level parts of keras_pde that a file imports, anywhere in it."""
+    """Files of keras_pde that a file imports, anywhere in it, by their dotted names."""
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == "keras_pde":
-            yield from (alias.name for alias in node.names if alias.name in RANK)
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("keras_pde."):
-            yield node.module.split(".")[1]
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "keras_pde":
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                yield full if full in FILES else node.module
         elif isinstance(node, ast.Import):
-            names = (alias.name.split(".") for alias in node.names)
-            yield from (n[1] for n in names if n[0] == "keras_pde" and len(n) > 1)
+            yield from (alias.name for alias in node.names if alias.name in FILES)
 
 
 @pytest.mark.parametrize("path", _modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_imports_point_downwards(path):
     here = _top(path)
     assert here in RANK, f"{here} has no place in the house: give it one in STEPS"
-    for other in set(_imported(path)) - {here}:
+    tops = {name.split(".")[1] for name in _imported(path) if "." in name}
+    for other in tops - {here}:
         assert RANK[other] > RANK[here], f"{here} imports {other}"
+
+
+def test_no_file_imports_itself_in_a_circle():
+    circles = graphlib.TopologicalSorter({n: {*_imported(p)} - {n} for n, p in FILES.items()})
+    assert list(circles.static_order())
+
+
+def page() -> str:
+    """`docs/architecture.md`."""
+    lines = [
+        "# The house",
+        "",
+        "Rooms of the package, from the roof to the ground. Imports point only downwards; rooms of",
+        "one floor do not import each other, and within a room no files import each other in a",
+        "circle. `tests/test_architecture.py` enforces it and writes this page.",
+        "",
+        "| floor | room | what it is |",
+        "|---|---|---|",
+    ]
+    for floor, rooms in enumerate(reversed(STEPS)):
+        for room in sorted(rooms):
+            file = FILES[f"keras_pde.{room}"]
+            about = ast.get_docstring(ast.parse(file.read_text())).splitlines()[0]
+            shown = f"{room}/" if file.name == "__init__.py" else f"{room}.py"
+            lines.append(f"| {floor} | `{shown}` | {about.replace('|', '&#124;')} |")
+    table, lines = lines[:8], lines[8:]
+    return "\n".join([*table, *reversed(lines)]) + "\n"
+
+
+def test_the_page_shows_the_house():
+    assert PAGE.read_text() == page(), "python tests/test_architecture.py writes it anew"
 
 
 @pytest.mark.parametrize("path", _modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_files_stay_short(path):
-    assert len(path.read_text().splitlines()) <= 400
+    assert len(path.read_text().splitlines()) <= 350
 
 
 def test_backends_are_imported_only_where_they_are_chosen():
@@ -91,16 +135,23 @@ def test_public_names():
         "callbacks",
         "data",
         "evaluate",
+        "hub",
         "layers",
         "list_models",
         "load_model",
         "models",
         "objectives",
         "odeint",
+        "offline",
         "optimizers",
         "recipes",
         "save_model",
+        "tuner",
     }
+    assert set(dir(kp)) - set(kp.__all__) == {"__all__", "__doc__", "__version__"}
+    assert kp.tuner.search and kp.offline.pack, "what is imported only when asked for"
+    with pytest.raises(AttributeError, match="no attribute 'tunr'"):
+        kp.tunr  # noqa: B018
     assert set(kp.objectives.__all__) == {
         "Adversarial",
         "DataTerm",
@@ -154,26 +205,47 @@ def test_public_names():
     ]
 
 
-def _documented():
-    for kind in registry.KINDS:
-        for entry in registry.entries(kind):
-            yield pytest.param(entry.component, id=f"{kind}-{entry.name}")
-    for name in ("RobustModel", "evaluate", "odeint", "save_model", "load_model", "list_models"):
-        yield pytest.param(getattr(kp, name), id=name)
+def _public():
+    """What users are told of: the components, and all that the public modules list."""
+    found = {
+        (f"{kind}-{entry.name}"): entry.component
+        for kind in registry.KINDS
+        for entry in registry.entries(kind)
+    }
+    rooms = [name for name in kp.__all__ if inspect.ismodule(getattr(kp, name))]
+    for room in (kp, *(getattr(kp, name) for name in rooms)):
+        for name in room.__all__:
+            value = getattr(room, name)
+            if callable(value) and value not in found.values():
+                found[f"{room.__name__.partition('.')[2] or 'kp'}-{name}"] = value
+    return found
 
 
-@pytest.mark.parametrize("component", _documented())
-def test_docstrings_name_every_argument(component):
-    text = inspect.getdoc(component)
+PUBLIC = _public()
+FUNCTIONS = {name: value for name, value in PUBLIC.items() if inspect.isfunction(value)}
+
+
+def _arguments(component):
+    kinds = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    parameters = inspect.signature(component).parameters.values()
+    return [p.name for p in parameters if p.kind not in kinds]
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_docstrings_name_every_argument(name):
+    text = inspect.getdoc(PUBLIC[name])
     assert text.splitlines()[0].endswith((".", ":")), "the first line is a sentence"
-    arguments = [
-        name
-        for name, parameter in inspect.signature(component).parameters.items()
-        if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
-    ]
-    missing = [name for name in arguments if name not in text]
+    missing = [argument for argument in _arguments(PUBLIC[name]) if argument not in text]
     # `name` is Keras' own.
     assert [m for m in missing if m != "name"] == []
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_public_functions_are_annotated(name):
+    signature = inspect.signature(FUNCTIONS[name])
+    assert signature.return_annotation is not signature.empty
+    bare = [p.name for p in signature.parameters.values() if p.annotation is p.empty]
+    assert bare == []
 
 
 def test_every_component_can_be_found_by_a_near_name():
@@ -181,3 +253,7 @@ def test_every_component_can_be_found_by_a_near_name():
         registry.get("attack", "pdg")
     with pytest.raises(ValueError, match="second model named 'mlp'"):
         registry.register("model", "mlp")(lambda: None)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())

@@ -15,24 +15,32 @@ def finished(tmp_path_factory):
     """The folder of a smoke run, and what it printed."""
     folder = tmp_path_factory.mktemp("quickstart")
     lines = []
-    settings = quickstart.smoke(quickstart.Settings())
-    reports = quickstart.run(settings, folder, say=lines.append)
+    recipes = quickstart.twins(quickstart.SMOKE, images=20, epsilon=0.2, weight=0.1)
+    reports = quickstart.run(recipes, folder, say=lines.append)
     return folder, reports, lines
 
 
 def test_quickstart_trains_attacks_and_writes(finished):
     folder, reports, lines = finished
     assert list(reports) == ["J0", "J1", "J2", "J2-Lip"]
-    written = json.loads((folder / "report.json").read_text())
-    assert written["settings"]["images"] == 20
     for name, by_norm in reports.items():
-        assert any(line.startswith(f"{name}: trained in") for line in lines)
-        for norm, report in by_norm.items():
-            stored = Report.from_json(json.dumps(written["reports"][name][norm]))
-            np.testing.assert_array_equal(stored.distance, report.distance)
-            assert report.count == 20
+        assert any(
+            line.startswith(f"Saved {folder / name / 'model'}: epoch 1 of 1") for line in lines
+        )
+        assert {norm: report.count for norm, report in by_norm.items()} == {"l2": 20, "linf": 20}
     for norm in ("l2", "linf"):
         assert (folder / f"error_curve_{norm}.png").read_bytes().startswith(b"\x89PNG")
+    assert not any("\n" in line for line in lines)
+
+
+def test_quickstart_settings_reach_the_twins_that_have_them(finished):
+    objectives = {
+        name: kp.recipes.load(finished[0] / name / "recipe.toml").objective[0].arguments
+        for name in quickstart.TWINS
+    }
+    assert "epsilon" not in objectives["J0"] and "weight" not in objectives["J2"]
+    assert {objectives[name]["epsilon"] for name in ("J1", "J2", "J2-Lip")} == {0.2}
+    assert objectives["J2-Lip"]["weight"] == 0.1
 
 
 def test_quickstart_models_load_and_are_the_attacked_ones(finished):
@@ -40,7 +48,7 @@ def test_quickstart_models_load_and_are_the_attacked_ones(finished):
     sample = kp.data.load("fashion_mnist_sample")
     x, y = sample.x_test[:20], sample.y_test[:20]
     for name, by_norm in reports.items():
-        model = kp.load_model(folder / "models" / name)
+        model = kp.load_model(folder / name / "model")
         accuracy = np.mean(model.predict(x, verbose=0).argmax(axis=1) == y)
         assert accuracy == pytest.approx(by_norm["l2"].clean_accuracy)
 
@@ -62,7 +70,7 @@ def test_verdict_reports_a_missing_order_honestly(finished):
 
 
 def test_evaluate_and_show(finished, capsys, tmp_path):
-    folder = str(finished[0] / "models" / "J2")
+    folder = str(finished[0] / "J2" / "model")
     curve, report = tmp_path / "curve.png", tmp_path / "report.json"
     options = ["--norm", "l2", "--epsilons", "0.1", "--limit", "10"]
     files = ["--json", str(report), "--plot", str(curve)]
@@ -78,7 +86,7 @@ def test_evaluate_and_show(finished, capsys, tmp_path):
 
 def test_evaluate_takes_a_keras_file_and_fractions(finished, capsys, tmp_path):
     path = tmp_path / "own.keras"
-    kp.load_model(finished[0] / "models" / "J0").save(path)
+    kp.load_model(finished[0] / "J0" / "model").save(path)
     command = ["evaluate", str(path), "--epsilons", "8/255", "--limit", "5"]
     assert cli.main(command) == 1
     assert "pass --data" in capsys.readouterr().err
@@ -106,7 +114,7 @@ def test_nothing_is_overwritten_silently(tmp_path, capsys):
 
 
 def test_an_interrupted_run_keeps_what_is_finished(tmp_path, monkeypatch, capsys):
-    def interrupted(settings, out, say, progress):
+    def interrupted(recipes, out, *options, say, progress):
         say("half way")
         raise KeyboardInterrupt
 

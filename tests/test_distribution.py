@@ -29,8 +29,10 @@ CASES = {
     ),
     "candidates": (Tulip(0.1, 0.2, floor=0.2, top_k=2), "float64"),
     "maximum": (
-        MaxGradientPenalty(0.2, floor=0.01, top_k=None, scale="batch_mean", statistics="batch")
-        + MaxGradientPenalty(0.2, statistics="inference"),
+        MaxGradientPenalty(
+            "l2", 0.2, floor=0.01, top_k=None, scale="batch_mean", statistics="batch"
+        )
+        + MaxGradientPenalty("l2", 0.2, statistics="inference"),
         "float32",
     ),
     "signs": (

@@ -164,6 +164,60 @@ def test_training_weights_for_those_who_resume():
 
 
 @pytest.mark.parametrize(
+    ("optimizer", "changes"),
+    [
+        (entropy(), True),
+        (
+            kp.optimizers.Lookahead(keras.optimizers.SGD(0.001, use_ema=True, ema_momentum=0.5)),
+            True,
+        ),
+        (keras.optimizers.Adam(use_ema=True), True),
+        (keras.optimizers.LossScaleOptimizer(kp.optimizers.SALR(0.01)), True),
+        (kp.optimizers.SALR(0.01, use_ema=False), False),
+        (keras.optimizers.Adam(), False),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_a_loop_of_ones_own_is_judged_as_fit_is(optimizer, changes):
+    """Within the context the weights are those with which `fit` would end here."""
+    model = network()
+    with kp.optimizers.evaluation_weights(optimizer):
+        pass  # before the first step
+    optimizer.build(model.trainable_variables)
+    for gradient in np.random.default_rng(0).normal(size=(5, 5)).astype("float32"):
+        gradients = [ops.convert_to_tensor(g) for g in (gradient[:4, None], gradient[4:])]
+        optimizer.apply(gradients, model.trainable_variables)
+    training = model.get_weights()
+    with kp.optimizers.evaluation_weights(optimizer):
+        judged = model.get_weights()
+    assert_equal(model.get_weights(), training, rtol=0)
+    with pytest.raises(ZeroDivisionError), kp.optimizers.evaluation_weights(optimizer):
+        raise ZeroDivisionError
+    assert_equal(model.get_weights(), training, rtol=0)
+    assert (abs(judged[0] - training[0]).max() > 1e-7) == changes
+    optimizer.finalize_variable_values(model.trainable_variables)
+    inside = getattr(optimizer, "inner_optimizer", None)
+    if inside and not isinstance(optimizer, kp.optimizers.WrapperOptimizer):
+        inside.finalize_variable_values(model.trainable_variables)  # Keras' forgets it
+    assert_equal(judged, model.get_weights(), rtol=0)
+
+
+def test_an_optimizer_of_ones_own_says_what_to_evaluate():
+    @keras.saving.register_keras_serializable("test")
+    class Halves(keras.optimizers.SGD):
+        def evaluation_pairs(self):
+            return [(v, ops.convert_to_tensor(v) / 2) for v in self._trainable_variables]
+
+    _, seen = run(Halves(0.001), kp.callbacks.EvaluationWeights())
+    assert_equal(seen.epochs[0], [w / 2 for w in seen.batches[4]], rtol=1e-6)
+
+
+def test_weights_without_values_are_refused():
+    with pytest.raises(ValueError, match=r"expected a keras\.optimizers\.Optimizer"):
+        kp.optimizers.evaluation_weights(network())
+
+
+@pytest.mark.parametrize(
     "optimizer", [kp.optimizers.SALR(), entropy(use_ema=True), keras.optimizers.Adam(use_ema=True)]
 )
 def test_a_count_that_was_skipped_to_begins_an_average(optimizer):
@@ -188,8 +242,8 @@ def test_a_count_that_was_skipped_to_begins_a_cycle(optimizer):
     before = model.get_weights()
     model.train_on_batch(X[:10], Y[:10])
     assert int(optimizer.iterations) == 8
-    if hasattr(optimizer, "inner"):
-        assert int(optimizer.inner.iterations) == 3  # it has climbed
+    if hasattr(optimizer, "inner_optimizer"):
+        assert int(optimizer.inner_optimizer.iterations) == 3  # it has climbed
     for a, b in zip(before, model.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, atol=0.3)
     assert_equal(optimizer.evaluation_values(), before)

@@ -22,7 +22,9 @@ from hub_cases import (
 
 import keras_pde as kp
 from keras_pde import cli, hub
+from keras_pde.files import sha256
 from keras_pde.hub import board, download, index, load, publishing
+from keras_pde.hub.listing import Listing
 from keras_pde.hub.publishing import Place
 
 README = f"# Title\n\n{board.BEGIN}\n{board.END}\n\nEnd\n"
@@ -76,7 +78,12 @@ def logits(model):
 
 def test_published_model_is_listed_and_loads_by_name(clone, run):
     card = hub.publish(run)
-    assert kp.list_models() == [card] == [hub.load_card("toy/net")]
+    (listed,) = kp.list_models()
+    assert hub.load_card("toy/net") == card
+    assert (listed.name, listed.parameters, listed.weights) == ("toy/net", 271, "float32")
+    (headline,), (measured,) = listed.measurements, card.measurements
+    assert headline.threat == measured.threat
+    assert headline.robust_accuracy == measured.robust_accuracy
     np.testing.assert_array_equal(logits(kp.load_model("toy/net")), logits(make_model()))
     assert hub.load_card(clone / "saved_models" / "toy" / "net") == card
     readme = (clone / "README.md").read_text()
@@ -102,7 +109,7 @@ def test_names_are_given_once(clone, run):
     assert contents(clone) == before
     card = hub.publish(run, weights="float16", overwrite=True)
     assert card.weights == "float16" and "rounded to float16" in card.caveats[-1]
-    assert kp.list_models() == [card]
+    assert [model.weights for model in kp.list_models()] == ["float16"]
     kp.load_model("toy/net")
     assert list(index.read_index(index.PACKAGE_INDEX)) == ["toy/net"]
 
@@ -209,8 +216,11 @@ def test_name_comes_before_a_folder(clone, run, monkeypatch):
 def test_card_edited_by_hand_is_refused(clone, run):
     hub.publish(run)
     edit_card(clone / "saved_models" / "toy" / "net", title="Better", licence="MIT")
-    with pytest.raises(ValueError, match=r"differs in \['title', 'licence'\] from the card"):
-        kp.load_model("toy/net")
+    for load_it in (kp.load_model, hub.load_card):
+        with pytest.raises(
+            ValueError, match=r"card\.json with SHA-256.*the list of models expects"
+        ):
+            load_it("toy/net")
 
 
 def test_card_without_weights_names_its_recipe(clone, run):
@@ -228,9 +238,10 @@ def test_damaged_list(clone, text):
 
 
 def test_list_under_another_name(clone, run):
-    card = hub.publish(run)
-    index.PACKAGE_INDEX.write_text(json.dumps({"toy/other": json.loads(card.to_json())}))
-    with pytest.raises(ValueError, match="cards of other names"):
+    hub.publish(run)
+    (listed,) = kp.list_models()
+    index.PACKAGE_INDEX.write_text(json.dumps({"toy/other": listed.to_dict()}))
+    with pytest.raises(ValueError, match="models of other names"):
         kp.load_model("toy/other")
 
 
@@ -254,7 +265,8 @@ def test_folder_served_over_http(clone, run, tmp_path, monkeypatch):
         monkeypatch.setenv(download.MIRRORS, f"http://127.0.0.1:{server.server_address[1]}")
         model = kp.load_model("toy/net")
         server.shutdown()
-    assert sorted(os.listdir(download.cache_folder())) == sorted(card.digests.values())
+    digest = sha256((folder / "toy" / "net" / "card.json").read_bytes())
+    assert set(os.listdir(download.cache_folder())) == {digest, *card.digests.values()}
     monkeypatch.setenv(download.OFFLINE, "1")
     np.testing.assert_array_equal(logits(kp.load_model("toy/net")), logits(model))
 
@@ -289,11 +301,13 @@ def three(clone):
         "b": {"measurements": rows[:1], "dataset": "mnist", "data_tier": "synthetic"},
         "a": {"measurements": rows, "dataset": "mnist"},
     }
-    cards = {
-        name: hub.Card(**complete_fields(name=name, **change), parameters=271)
-        for name, change in changes.items()
-    }
-    index.PACKAGE_INDEX.write_text(index.index_text(cards))
+    listed = {}
+    for name, change in changes.items():
+        card = hub.Card(**complete_fields(name=name, **change), parameters=271)
+        (load.SAVED_MODELS / name).mkdir(parents=True)
+        (load.SAVED_MODELS / name / "card.json").write_text(card.to_json())
+        listed[name] = Listing.of("card.json", card.to_json().encode())
+    index.PACKAGE_INDEX.write_text(index.index_text(listed))
     Place.clone().write_boards()
 
 
@@ -344,9 +358,10 @@ def test_commands(clone, run, capsys):
     assert cli.main(["list", "--norm", "l2"]) == 0
     assert "No published model fits" in capsys.readouterr().out
     assert cli.main(["list", "--json"]) == 0
-    (card,) = kp.list_models()
-    assert json.loads(capsys.readouterr().out) == [json.loads(card.to_json())]
+    (listed,) = kp.list_models()
+    assert [Listing.from_dict(m) for m in json.loads(capsys.readouterr().out)] == [listed]
     assert cli.main(["show", "toy/other"]) == 0
+    card = hub.load_card("toy/other")
     assert hub.Card.from_json(capsys.readouterr().out) == card
     (clone / "zoo" / "README.md").unlink()
     assert cli.main(["publish"]) == 0

@@ -23,7 +23,7 @@ class TestComposition:
     adversarial, penalty, largest = (
         Adversarial("l2", 0.1),
         GradientPenalty("l2", 0.1),
-        MaxGradientPenalty(0.2),
+        MaxGradientPenalty("l2", 0.2),
     )
 
     def test_sum_in_any_order_and_grouping(self):
@@ -42,7 +42,7 @@ class TestComposition:
         assert repr(objective) == f"Plain() + {self.penalty} + {self.largest}"
 
     def test_presets_compose(self):
-        assert (Tikhonov(0.1) + self.adversarial).data == self.adversarial
+        assert (Tikhonov("l2", 0.1) + self.adversarial).data == self.adversarial
         objective = Tulip(0.1, 0.2) + self.penalty
         assert objective.data == Adversarial("l2", 0.1)
         assert len(objective.penalties) == 2
@@ -100,18 +100,18 @@ class TestComposition:
         (lambda: GradientPenalty("l2", -0.1), "at least 0"),
         (lambda: GradientPenalty("l2", 0.1, power=3), "unknown power 3"),
         (lambda: GradientPenalty("l2", 0.1, method="double_backpro"), "Did you mean"),
-        (lambda: GradientPenalty("l2", 0.1, step=0), "finite number above 0"),
+        (lambda: GradientPenalty("l2", 0.1, step_size=0), "finite number above 0"),
         (lambda: GradientPenalty("l2", 0.1, fraction=0), "fraction"),
         (lambda: GradientPenalty("l2", 0.1, fraction=1.1), "fraction"),
         (lambda: GradientPenalty("l2", 0.1, at="here"), "unknown `at`"),
         (lambda: GradientPenalty("l2", 0.1, statistics="moving"), "unknown statistics"),
-        (lambda: MaxGradientPenalty(-1), "at least 0"),
-        (lambda: MaxGradientPenalty(1, floor=-1), "at least 0"),
-        (lambda: MaxGradientPenalty(1, top_k=0), "top_k=0"),
-        (lambda: MaxGradientPenalty(1, scale="batch"), "Did you mean 'batch_mean'"),
-        (lambda: MaxGradientPenalty(1, norm="l3"), "unknown norm"),
+        (lambda: MaxGradientPenalty("l2", -1), "at least 0"),
+        (lambda: MaxGradientPenalty("l2", 1, floor=-1), "at least 0"),
+        (lambda: MaxGradientPenalty("l2", 1, top_k=0), "top_k=0"),
+        (lambda: MaxGradientPenalty("l2", 1, scale="batch"), "Did you mean 'batch_mean'"),
+        (lambda: MaxGradientPenalty("l3", 1), "unknown norm"),
         (lambda: Tulip(-1, 0.1), "at least 0"),
-        (lambda: Tikhonov(0.1, norm="l3"), "unknown norm"),
+        (lambda: Tikhonov("l3", 0.1), "unknown norm"),
     ],
 )
 def test_refusals(make, message):

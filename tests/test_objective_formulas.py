@@ -202,7 +202,7 @@ def test_gradient_penalty(kind, norm, method):
 
 
 def test_gradient_penalty_step():
-    objective = GradientPenalty("l2", 1.0, method="finite_difference", step=0.5)
+    objective = GradientPenalty("l2", 1.0, method="finite_difference", step_size=0.5)
     logs, form, x, y, _ = logged(Softmax, objective)
     close(
         logs["gradient_penalty"],
@@ -235,7 +235,7 @@ def test_gradient_penalty_beside_an_adversarial_term(method, at):
 @NORMS
 @pytest.mark.parametrize("weighted", [False, True])
 def test_max_gradient_penalty(kind, norm, weighted):
-    objective = MaxGradientPenalty(0.3, floor=0.1, norm=norm)
+    objective = MaxGradientPenalty(norm, 0.3, floor=0.1)
     logs, form, x, y, w = logged(kind, objective, weighted=weighted)
     largest = np.max(w * norms(form.gradients(x, y), norm))
     assert largest > 0.1
@@ -246,7 +246,7 @@ def test_max_gradient_penalty(kind, norm, weighted):
 @pytest.mark.parametrize("top_k", [1, 2, None])
 @pytest.mark.parametrize("scale", ["per_example", "batch_mean"])
 def test_max_gradient_penalty_options(statistics, top_k, scale):
-    objective = MaxGradientPenalty(0.3, 0.01, top_k, scale, "clean", statistics)
+    objective = MaxGradientPenalty("l2", 0.3, 0.01, top_k, scale, "clean", statistics)
     logs, form, x, y, _ = logged(Softmax, objective)
     largest = norms(form.gradients(x, y), "l2").max()
     largest = largest / COUNT if scale == "batch_mean" else largest
@@ -254,7 +254,7 @@ def test_max_gradient_penalty_options(statistics, top_k, scale):
 
 
 def test_max_gradient_penalty_below_its_floor_costs_nothing():
-    logs, *_ = logged(Softmax, MaxGradientPenalty(0.3, floor=100.0))
+    logs, *_ = logged(Softmax, MaxGradientPenalty("l2", 0.3, floor=100.0))
     assert logs["max_gradient_penalty"] == 0
     close(logs["loss"], logs["plain"])
 
@@ -272,7 +272,7 @@ def test_tulip(kind, objective):
 
 
 @KINDS
-@pytest.mark.parametrize("objective", [Tikhonov(0.3, "l1"), Tikhonov.paper2019("l2", 0.3)])
+@pytest.mark.parametrize("objective", [Tikhonov("l1", 0.3), Tikhonov.paper2019("l2", 0.3)])
 def test_tikhonov(kind, objective):
     logs, form, x, y, _ = logged(kind, objective)
     values = penalty_value(form, x, y, objective.norm, 2, objective.method)
@@ -284,7 +284,7 @@ def test_tulip_paper_2018_says_what_its_docstring_says():
     tulip = Tulip.paper2018()
     assert tulip.data == Adversarial("l2", 0.01, bounds=None)
     settings = {"scale": "batch_mean", "at": "perturbed", "bounds": None}
-    expected = MaxGradientPenalty(0.1, top_k=None, **settings)
+    expected = MaxGradientPenalty("l2", 0.1, top_k=None, **settings)
     assert tulip.penalties == (expected,)
 
 
@@ -292,7 +292,7 @@ def test_a_zero_gradient_moves_nothing_and_penalises_nothing():
     """A constant model: directions of zero gradients stay zero, lengths have slope 0."""
     model = keras.Sequential([keras.Input(SHAPE), keras.layers.Flatten(), keras.layers.Dense(3)])
     model.set_weights([np.zeros((6, 3)), np.zeros(3)])
-    objective = Adversarial("l2", 0.1) + GradientPenalty("l2", 1.0) + MaxGradientPenalty(1.0)
+    objective = Adversarial("l2", 0.1) + GradientPenalty("l2", 1.0) + MaxGradientPenalty("l2", 1.0)
     robust = train_with(model, objective, "sgd", eager=True)
     logs = robust.train_on_batch(*batch()[:2], return_dict=True)
     close(logs["loss"], np.log(3))

@@ -219,13 +219,13 @@ def check_gradient(objective):
     [
         Adversarial("linf", 0.1, steps=3, random_start=True),
         Adversarial("linf", 0.1, epsilon_norm="l2", bounds=None),
-        GradientPenalty("l1", 0.5, power=2) + MaxGradientPenalty(0.5, statistics="batch"),
+        GradientPenalty("l1", 0.5, power=2) + MaxGradientPenalty("l2", 0.5, statistics="batch"),
         GradientPenalty("linf", 0.5, statistics="inference"),
         GradientPenalty("l2", 0.5, method="finite_difference", fraction=0.5),
         GradientPenalty("l1", 0.5, fraction=0.5, power=2),
         Adversarial("l2", 0.1) + GradientPenalty("l1", 0.5, at="perturbed"),
         Adversarial("l2", 0.1) + GradientPenalty("l2", 0.5, method="finite_difference"),
-        MaxGradientPenalty(0.5, top_k=3, floor=0.1, scale="batch_mean"),
+        MaxGradientPenalty("l2", 0.5, top_k=3, floor=0.1, scale="batch_mean"),
         Tulip(0.1, 0.5, top_k=None, statistics="batch"),
         Tikhonov.paper2019("l1", 0.5),
     ],
@@ -272,7 +272,7 @@ def fine_tuned(frozen):
     [
         GradientPenalty("l2", 1.0, fraction=0.5),
         GradientPenalty("l2", 1.0, fraction=0.5, method="finite_difference"),
-        MaxGradientPenalty(1.0, statistics="batch"),
+        MaxGradientPenalty("l2", 1.0, statistics="batch"),
     ],
     ids=repr,
 )

@@ -8,7 +8,7 @@ from recipe_cases import BACKEND, recipe, tables
 
 from keras_pde import data, recipes
 from keras_pde.recipes import Recipe, build, ranges
-from keras_pde.recipes.recipe import Part, number
+from keras_pde.recipes.tables import Part, number
 
 
 def evaluation(**values):

@@ -102,16 +102,18 @@ def test_an_optimizer_that_sees_the_loss_trains_in_mixed_precision(folder, tmp_p
 
 def test_an_optimizer_around_another(folder):
     schedule = {"name": "one_cycle", "peak": 0.1}
-    sam = {"name": "sam", "rho": 0.1, "inner": {"name": "adam"}}
+    sam = {"name": "sam", "rho": 0.1, "inner_optimizer": {"name": "adam"}}
     toy = short(folder, optimizer=sam, schedule=schedule)
     made = build.optimizer(toy, steps=100)
-    assert (made.rho, type(made.inner)) == (0.1, keras.optimizers.Adam)
+    assert (made.rho, type(made.inner_optimizer)) == (0.1, keras.optimizers.Adam)
     # The schedule counts the inner optimizer's steps: 50 of two batches each.
-    made.inner.build([keras.Variable([1.0])])
-    made.inner.iterations.assign(50)
+    made.inner_optimizer.build([keras.Variable([1.0])])
+    made.inner_optimizer.iterations.assign(50)
     assert float(made.learning_rate) == pytest.approx(0)
-    short_form = build.optimizer(short(folder, optimizer={"name": "sam", "inner": "adam"}), 100)
-    assert isinstance(short_form.inner, keras.optimizers.Adam)
+    short_form = build.optimizer(
+        short(folder, optimizer={"name": "sam", "inner_optimizer": "adam"}), 100
+    )
+    assert isinstance(short_form.inner_optimizer, keras.optimizers.Adam)
     for inner in (3, {"momentum": 0.9}, {"name": "adamm"}):
         with pytest.raises(ValueError, match=r"a name, such as|adamm.*Did you mean"):
-            build.optimizer(short(folder, optimizer={"name": "sam", "inner": inner}), 100)
+            build.optimizer(short(folder, optimizer={"name": "sam", "inner_optimizer": inner}), 100)

@@ -169,7 +169,7 @@ def test_one_hot_equals_integer_labels():
 
 @pytest.mark.parametrize("reduction", ["sum_over_batch_size", "sum", "mean"])
 def test_terms_add_up_to_the_loss(reduction):
-    objective = Adversarial("l2", 0.1) + GradientPenalty("l2", 0.1) + MaxGradientPenalty(0.1)
+    objective = Adversarial("l2", 0.1) + GradientPenalty("l2", 0.1) + MaxGradientPenalty("l2", 0.1)
     model = robust(objective)
     model.compile("sgd", cross_entropy(reduction=reduction), loss_weights=2.0, **EAGER)
     regulariser = float(sum(model.model.losses))

@@ -123,7 +123,7 @@ def test_fit_refuses(x, y, message):
 
 
 # What is in units of the images: a perturbation, and the gradient that a penalty measures.
-IN_UNITS = {"adversarial": Adversarial("l2", 0.1), "penalty": Tikhonov(0.1)}
+IN_UNITS = {"adversarial": Adversarial("l2", 0.1), "penalty": Tikhonov("l2", 0.1)}
 
 
 @pytest.mark.parametrize("objective", IN_UNITS.values(), ids=IN_UNITS)
@@ -170,7 +170,7 @@ def test_a_plain_loss_has_no_units():
     wrapper = robust(Plain(), sequential())
     wrapper.compile("sgd", cross_entropy())
     wrapper.fit(dataset(255 * X), verbose=0, shuffle=False)
-    penalised = robust(Tikhonov(0.1, bounds=None), sequential())
+    penalised = robust(Tikhonov("l2", 0.1, bounds=None), sequential())
     penalised.compile("sgd", cross_entropy())
     penalised.fit(dataset(255 * X), verbose=0, shuffle=False)
 
@@ -182,7 +182,7 @@ def test_the_range_of_an_objective_is_that_of_its_terms():
     assert (Adversarial("l2", 0.1, bounds=None) + penalty).image_range is None
     assert Plain().__add__(GradientPenalty("l2", 0.1, bounds=None)).image_range is None
     with pytest.raises(ValueError, match=r"penalties for images in \[0, 255\] and in \[0, 1\]"):
-        penalty + MaxGradientPenalty(0.1)
+        penalty + MaxGradientPenalty("l2", 0.1)
 
 
 def test_integer_images_and_other_bounds():
@@ -201,4 +201,4 @@ def test_a_loss_of_one_number_is_refused():
 
 def test_two_data_terms_are_refused():
     with pytest.raises(ValueError, match="one data term plus penalties"):
-        robust(Tikhonov(0.1) + Plain() + Adversarial("l2", 0.1))
+        robust(Tikhonov("l2", 0.1) + Plain() + Adversarial("l2", 0.1))

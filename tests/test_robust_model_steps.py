@@ -36,7 +36,7 @@ def policy(name):
 
 
 def test_mixed_float16():
-    objective = Adversarial("l2", 0.1) + GradientPenalty("l2", 0.1) + MaxGradientPenalty(0.1)
+    objective = Adversarial("l2", 0.1) + GradientPenalty("l2", 0.1) + MaxGradientPenalty("l2", 0.1)
     with policy("mixed_float16"):
         model = functional(dropout=0.0)  # the masks depend on the precision
     wrapper = robust(objective, model)
@@ -107,7 +107,7 @@ def crafted(model, x, y, epsilon):
 
 def test_batch_normalization_sees_the_perturbed_batch_once():
     reference, model = functional(dropout=0.0), functional(dropout=0.0)
-    penalties = GradientPenalty("l2", 0.1) + MaxGradientPenalty(0.1, at="perturbed")
+    penalties = GradientPenalty("l2", 0.1) + MaxGradientPenalty("l2", 0.1, at="perturbed")
     wrapper = robust(Adversarial("l2", 0.5, bounds=None) + penalties, model)
     images = crafted(reference, X, Y, 0.5)
     reference(images, training=True)
@@ -138,7 +138,12 @@ def test_dropout_masks_are_the_same_in_every_pass(fraction):
     values = {}
     for h in (1e-2, 1e-3):
         penalty = GradientPenalty(
-            "l2", 1.0, method="finite_difference", step=h, fraction=fraction, statistics="batch"
+            "l2",
+            1.0,
+            method="finite_difference",
+            step_size=h,
+            fraction=fraction,
+            statistics="batch",
         )
         wrapper = robust(penalty, functional(dropout=0.5))
         wrapper.compile("sgd", cross_entropy(), **EAGER)
@@ -153,7 +158,7 @@ def test_dropout_masks_are_the_same_in_every_pass(fraction):
     [
         (Plain(), 1),
         (Adversarial("l2", 0.1), 1),
-        (Adversarial("l2", 0.1) + MaxGradientPenalty(1.0), 3),
+        (Adversarial("l2", 0.1) + MaxGradientPenalty("l2", 1.0), 3),
     ],
 )
 def test_crafting_does_not_pay_for_weight_gradients(objective, passes):

@@ -10,12 +10,15 @@ import pytest
 import keras_pde as kp
 from keras_pde import data, hub, recipes
 from keras_pde.hub import board, download, index
+from keras_pde.hub.listing import Listing
 from keras_pde.hub.publishing import MODEL_LIMIT, TOTAL_LIMIT
 from keras_pde.recipes import build
 
 ROOT = Path(__file__).parent.parent
 RECIPES = ROOT / "zoo" / "recipes"
-CARDS = index.read_index(index.PACKAGE_INDEX)
+SAVED = ROOT / "saved_models"
+LISTED = index.read_index(index.PACKAGE_INDEX)
+CARDS = {name: hub.load_card(SAVED / name) for name in LISTED}
 
 in_a_clone = pytest.mark.skipif(
     not (ROOT / "zoo" / "README.md").exists(), reason="the folders are not installed"
@@ -33,16 +36,19 @@ def test_board_shows_the_list():
 
 
 @in_a_clone
-def test_folders_hold_the_models_of_the_list():
-    root = ROOT / "saved_models"
-    folders = {path.parent for path in root.rglob("card.json")}
-    assert {folder.relative_to(root).as_posix() for folder in folders} == set(CARDS)
-    for folder in folders:
-        assert hub.load_card(folder) == CARDS[folder.relative_to(root).as_posix()]
+def test_folders_hold_the_models_of_the_list(tmp_path, monkeypatch):
+    monkeypatch.setenv(download.MIRRORS, str(SAVED))
+    monkeypatch.setenv(download.CACHE, str(tmp_path))
+    names = {path.parent.relative_to(SAVED).as_posix() for path in SAVED.rglob("card.json")}
+    assert names == set(LISTED)
+    for name, listed in LISTED.items():
+        assert listed == Listing.of("card.json", (SAVED / name / "card.json").read_bytes())
+        assert hub.load_card(name) == CARDS[name]
 
 
 def test_list_is_written_as_publish_writes_it():
-    assert index.PACKAGE_INDEX.read_text(encoding="utf-8") == index.index_text(CARDS)
+    assert index.PACKAGE_INDEX.read_text(encoding="utf-8") == index.index_text(LISTED)
+    assert index.PACKAGE_INDEX.stat().st_size < 2000 * len(LISTED), "a line or two a model"
 
 
 def test_weights_fit_into_the_repository():
@@ -57,14 +63,13 @@ def test_recipes_are_still_understood(name):
 
 @pytest.mark.parametrize("name", [n for n, card in CARDS.items() if card.weights != "none"])
 def test_models_load(name, tmp_path, monkeypatch):
-    saved = ROOT / "saved_models"
     # Where the package is installed, its clone is a mirror.
-    monkeypatch.setenv(download.MIRRORS, str(saved))
+    monkeypatch.setenv(download.MIRRORS, str(SAVED))
     monkeypatch.setenv(download.CACHE, str(tmp_path))
     card = CARDS[name]
     model = kp.load_model(name)
     assert {w.dtype for w in model.get_weights()} == {np.dtype("float32")}
-    with np.load(saved / name / "golden.npz") as golden:
+    with np.load(SAVED / name / "golden.npz") as golden:
         logits = keras.ops.convert_to_numpy(model(golden["inputs"]))
         largest = np.abs(golden["logits"]).max()
         np.testing.assert_allclose(logits, golden["logits"], rtol=0, atol=1e-4 * largest)

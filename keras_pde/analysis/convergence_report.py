@@ -4,14 +4,17 @@ import dataclasses
 import math
 import time
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import keras
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_pde import _keras, figures, graph, integrators
 from keras_pde.checks import check_count, class_labels
-from keras_pde.layers.continuous import bases, depth
+from keras_pde.layers.continuous import bases
+from keras_pde.models import depth
 from keras_pde.text import table
 
 # The reference makes so many times the steps of the finest row.
@@ -106,7 +109,12 @@ class ConvergenceReport:
 
 
 def convergence_report(
-    model, x, y=None, schemes=("euler", "midpoint", "rk4"), steps=None, batch_size=128
+    model: keras.Model,
+    x: ArrayLike,
+    y: ArrayLike | None = None,
+    schemes: Sequence[str] = ("euler", "midpoint", "rk4"),
+    steps: Sequence[int] | None = None,
+    batch_size: int = 128,
 ) -> ConvergenceReport:
     """Runs a model with continuous blocks by several schemes and step counts, without retraining.
 

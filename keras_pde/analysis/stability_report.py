@@ -4,6 +4,7 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
+import keras
 import numpy as np
 
 from keras_pde import _keras
@@ -139,7 +140,7 @@ class StabilityReport:
         return draw(self, path)
 
 
-def stability_report(model_or_layer) -> StabilityReport:
+def stability_report(model_or_layer: keras.Model | keras.layers.Layer) -> StabilityReport:
     """Judges every layer of a model that is a numerical step of a differential equation.
 
     Such a layer has a `scheme`, a `step_size` h and a `spectrum()`, numbers lambda around the

@@ -1,8 +1,10 @@
+from typing import Any
+
 from keras_pde import registry
 from keras_pde.attacks.attack import Attack
 
 
-def get(identifier, **arguments) -> Attack:
+def get(identifier: str | dict | Attack, **arguments: Any) -> Attack:
     """An attack from its name, or from a config as reports and cards have it.
 
     Args:

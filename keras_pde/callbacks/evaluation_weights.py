@@ -4,9 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_pde import _keras
-from keras_pde.optimizers import CyclicOptimizer, state
-from keras_pde.optimizers.base_optimizer import averages, put
+from keras_pde.optimizers import evaluation_weights, state
+from keras_pde.optimizers.evaluation_weights import judged_by_others
 
 
 class EvaluationWeights(keras.callbacks.Callback):
@@ -35,7 +34,7 @@ class EvaluationWeights(keras.callbacks.Callback):
 
     def __init__(self):
         super().__init__()
-        self._training, self._kept, self._wanted = False, None, 0
+        self._training, self._shown, self._wanted = False, None, 0
 
     @contextlib.contextmanager
     def training_weights(self):
@@ -50,9 +49,9 @@ class EvaluationWeights(keras.callbacks.Callback):
                 self._show()
 
     def on_train_begin(self, logs=None):
-        self._training, self._kept, self._wanted = True, None, 0
+        self._training, self._shown, self._wanted = True, None, 0
         optimizer = self.model.optimizer
-        if not evaluated_parts(optimizer) and not state.undecided(optimizer):
+        if not judged_by_others(optimizer) and not state.undecided(optimizer):
             raise ValueError(
                 f"Received a model with the optimizer {type(optimizer).__name__}, which trains the "
                 "weights that it evaluates; expected one of `keras_pde.optimizers` that works in "
@@ -76,49 +75,28 @@ class EvaluationWeights(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         # `fit` has put the final weights into the model.
-        self._training, self._kept, self._wanted = False, None, 0
+        self._training, self._shown, self._wanted = False, None, 0
         if keras.backend.backend() == "jax":
             # Keras' own optimizers as the buffers of the averages, which the next `fit` refuses.
             for variable in self.model.trainable_variables:
-                variable.assign(_copy(variable))
+                variable.assign(np.array(ops.convert_to_numpy(variable)))
 
     def _show(self):
         self._wanted += 1
         if self._wanted > 1:
             return
         self._synchronise()
-        self._kept = []
-        for optimizer in filter(lambda part: part.built, evaluated_parts(self.model.optimizer)):
-            for variable, value in _evaluated(optimizer):
-                self._kept.append((variable, _copy(variable)))
-                put(variable, value)
+        self._shown = evaluation_weights(self.model.optimizer)
+        self._shown.__enter__()
 
     def _hide(self):
         self._wanted -= 1
-        if self._wanted or self._kept is None:
+        if self._wanted or self._shown is None:
             return
         self._synchronise()
-        for variable, value in reversed(self._kept):  # an average hides the end of a cycle
-            variable.assign(value)
-        self._kept = None
+        self._shown.__exit__()
+        self._shown = None
 
     def _synchronise(self):
         if keras.backend.backend() == "jax":
             self.model.jax_state_sync()
-
-
-def evaluated_parts(optimizer):
-    """Those of the optimizer and the ones inside it that evaluate other weights than they train."""
-    parts = state.nested(optimizer)
-    return [part for part in parts if isinstance(part, CyclicOptimizer) or part.use_ema]
-
-
-def _evaluated(optimizer):
-    """Pairs of variables and what they should be evaluated with."""
-    if optimizer.use_ema:
-        return [(variable, _copy(average)) for variable, average in averages(optimizer)]
-    return zip(_keras.trained_by(optimizer), optimizer.evaluation_values(), strict=True)
-
-
-def _copy(variable):
-    return np.array(ops.convert_to_numpy(variable))  # JAX takes no buffer twice

@@ -4,7 +4,8 @@ import keras
 
 from keras_pde import _keras
 from keras_pde.checks import check_count
-from keras_pde.layers.continuous import bases, depth
+from keras_pde.layers.continuous import bases
+from keras_pde.models import depth
 from keras_pde.optimizers import CyclicOptimizer, state
 
 

@@ -1,8 +1,7 @@
-import json
-
 from keras_pde import hub
 from keras_pde.cli._common import command, length, positive, say
 from keras_pde.hub.board import count
+from keras_pde.records import to_json
 from keras_pde.text import columns, percent
 
 
@@ -22,27 +21,27 @@ def add(commands, debug):
     parser.add_argument("--max-params", type=positive, metavar="N", help="at most N parameters")
     parser.add_argument("--architecture", metavar="NAME")
     parser.add_argument("--data-tier", metavar="TIER", help="extra data: none, synthetic or real")
-    parser.add_argument("--json", action="store_true", help="print the complete cards")
+    parser.add_argument("--json", action="store_true", help="print the list as JSON")
 
 
 def _list(arguments):
     wanted = ("dataset", "norm", "epsilon", "max_params", "architecture", "data_tier")
-    cards = hub.list_models(**{name: getattr(arguments, name) for name in wanted})
+    listed = hub.list_models(**{name: getattr(arguments, name) for name in wanted})
     if arguments.json:
-        say(json.dumps([json.loads(card.to_json()) for card in cards], indent=1))
+        say(to_json([model.to_dict() for model in listed], "list of models"))
         return
     rows = [("model", "parameters", "clean", "threat", "robust", "images", "weights")]
-    for card in cards:
-        for row in card.measurements:
+    for model in listed:
+        for row in model.measurements:
             rows.append(
                 (
-                    card.name,
-                    count(card.parameters),
+                    model.name,
+                    count(model.parameters),
                     percent(row.clean_accuracy),
                     str(row.threat),
                     percent(row.robust_accuracy),
                     str(row.images),
-                    card.weights,
+                    model.weights,
                 )
             )
-    say("\n".join(columns(rows)) if cards else "No published model fits.")
+    say("\n".join(columns(rows)) if listed else "No published model fits.")

@@ -3,7 +3,6 @@ from pathlib import Path
 
 from keras_pde import quickstart
 from keras_pde.cli._common import add_data, command, positive, say
-from keras_pde.quickstart import Settings
 from keras_pde.text import progress_bar
 
 
@@ -19,38 +18,33 @@ def add(commands, debug):
         "and models.",
         kept="Models that were finished are kept.",
     )
-    new = Settings()
-    add_data(parser, new.data)
+    new = quickstart.twins({})["J2-Lip"]
+    objective = new.objective[0].arguments
+    add_data(parser, new.data.name)
     parser.add_argument("--out", metavar="DIR", help="where to write (default: runs/quickstart)")
     parser.add_argument("--limit", type=positive, metavar="N", help="use N training images")
     parser.add_argument(
-        "--epochs", type=positive, default=new.epochs, metavar="N", help="default: %(default)s"
+        "--epochs", type=positive, metavar="N", help=f"default: {new.training.epochs}"
     )
     parser.add_argument(
         "--images",
         type=positive,
-        default=new.images,
         metavar="N",
-        help="test images to attack (default: %(default)s)",
+        help=f"test images to attack (default: {new.evaluation[0].images})",
     )
     parser.add_argument(
         "--epsilon",
         type=float,
-        default=new.epsilon,
+        default=objective["epsilon"],
         help="length of the training perturbations, images in [0, 1] (default: %(default)s)",
     )
     parser.add_argument(
         "--weight",
         type=float,
-        default=new.weight,
+        default=objective["weight"],
         help="of J2-Lip's penalty (default: %(default)s)",
     )
-    parser.add_argument(
-        "--published",
-        action="store_true",
-        help="the setting of 2018 instead: epsilon 0.01, penalty as in its code",
-    )
-    parser.add_argument("--seed", type=int, default=new.seed, help="default: %(default)s")
+    parser.add_argument("--seed", type=int, help=f"default: {new.training.seed}")
     parser.add_argument(
         "--smoke", action="store_true", help="seconds instead of minutes: shows that it runs"
     )
@@ -59,10 +53,17 @@ def add(commands, debug):
 
 def _quickstart(arguments):
     began = time.perf_counter()
-    fields = Settings.__dataclass_fields__
-    settings = Settings(**{name: getattr(arguments, name) for name in fields})
+    given = {
+        "data.name": arguments.data,
+        "data.limit": arguments.limit,
+        "training.epochs": arguments.epochs,
+        "training.seed": arguments.seed,
+    }
+    changes = {key: value for key, value in given.items() if value is not None}
+    images = arguments.images
     if arguments.smoke:
-        settings = quickstart.smoke(settings)
+        changes, images = {**changes, **quickstart.SMOKE}, 20
+    recipes = quickstart.twins(changes, images, epsilon=arguments.epsilon, weight=arguments.weight)
     wanted = Path(arguments.out or "runs/quickstart")
     out = wanted if arguments.overwrite else quickstart.free_folder(wanted)
     if arguments.out and out != wanted:
@@ -70,7 +71,15 @@ def _quickstart(arguments):
             f"The folder {wanted} is not empty: pass another --out, or --overwrite to replace it."
         )
     with progress_bar() as progress:
-        reports = quickstart.run(settings, out, say=say, progress=progress)
+        reports = quickstart.run(
+            recipes,
+            out,
+            arguments.data_dir,
+            arguments.download,
+            arguments.overwrite,
+            say=say,
+            progress=progress,
+        )
     for alarm in quickstart.sanity(reports):
         say(f"ALARM {alarm}")
     say(f"\n{quickstart.table(reports)}\n")
@@ -79,9 +88,9 @@ def _quickstart(arguments):
         if arguments.smoke
         else quickstart.verdict(reports)
     )
-    say(f"\nWritten to {out}: report.json, error_curve_l2.png, error_curve_linf.png, models/.")
+    say(f"\nWritten to {out}: a run for each, error_curve_l2.png, error_curve_linf.png.")
     say(f"{time.perf_counter() - began:.0f} seconds. Robust numbers are upper bounds.\n")
     say("Next:")
-    say(f"  keras-pde evaluate {out}/models/J2-Lip --norm linf --epsilons 0.02 0.04")
-    say(f"  python -c \"import keras_pde; keras_pde.load_model('{out}/models/J2').summary()\"")
+    say(f"  keras-pde evaluate {out}/J2-Lip/model --norm linf --epsilons 0.02 0.04")
+    say(f"  python -c \"import keras_pde; keras_pde.load_model('{out}/J2/model').summary()\"")
     say("  keras-pde quickstart --data cifar10 --data-dir DIR   (the full set; much longer)")

@@ -48,7 +48,7 @@ class Dataset:
         )
 
 
-def balanced_order(labels, seed, proportional=False):
+def balanced_order(labels: np.ndarray, seed: int, proportional: bool = False) -> np.ndarray:
     """A random order of the examples in which every prefix represents the classes alike.
 
     Classes have equal shares of each prefix, or, if `proportional`, their shares of the whole.

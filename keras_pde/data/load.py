@@ -16,7 +16,13 @@ NAMES = (SAMPLE, "mnist", "fashion_mnist", "cifar10")
 SAMPLE_FILE = Path(__file__).parents[1] / "samples" / "fashion_mnist.npz"
 
 
-def load(name_or_path, limit=None, data_dir=None, download=False, seed=0) -> Dataset:
+def load(
+    name_or_path: str | Path,
+    limit: int | None = None,
+    data_dir: str | Path | None = None,
+    download: bool = False,
+    seed: int = 0,
+) -> Dataset:
     """The data set of that name, or the one stored at that path.
 
     Args:
@@ -49,7 +55,7 @@ def load(name_or_path, limit=None, data_dir=None, download=False, seed=0) -> Dat
     return replace(dataset, x_train=dataset.x_train[kept], y_train=dataset.y_train[kept])
 
 
-def available(data_dir=None) -> dict[str, Path | None]:
+def available(data_dir: str | Path | None = None) -> dict[str, Path | None]:
     """Where `load` finds each named set on this machine: name -> path, None for an absent one.
 
     Args:

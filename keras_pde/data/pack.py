@@ -13,6 +13,7 @@ import json
 import lzma
 import math
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,14 +30,14 @@ _CHUNK = 1000  # images converted at a time, which bounds the memory
 
 
 def pack(
-    name_or_path,
-    folder,
-    max_mb=20,
-    overwrite=False,
-    data_dir=None,
-    download=False,
-    say=None,
-    splits=("train", "test"),
+    name_or_path: str | Path,
+    folder: str | Path,
+    max_mb: float = 20,
+    overwrite: bool = False,
+    data_dir: str | Path | None = None,
+    download: bool = False,
+    say: Callable[[str], None] | None = None,
+    splits: Sequence[str] = ("train", "test"),
 ) -> dict:
     """Write a data set as numbered files below a size, to carry it where large files cannot go.
 

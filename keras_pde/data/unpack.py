@@ -12,7 +12,7 @@ from keras_pde import files
 from keras_pde.data.pack import FORMAT, MANIFEST, arrays_digest
 
 
-def unpack(folder, file, overwrite=False) -> dict:
+def unpack(folder: str | Path, file: str | Path, overwrite: bool = False) -> dict:
     """Join the parts that `pack` wrote to an `.npz` that `load` and plain NumPy read.
 
     Args:

@@ -1,7 +1,10 @@
 import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_pde import environment
 from keras_pde.attacks import FGSM, PGD, Attack, MinimalDistance, Target
@@ -11,7 +14,7 @@ from keras_pde.evaluation.report import AttackRun, Report
 from keras_pde.threat import Threat
 
 
-def default_attacks(norm, bounds=(0.0, 1.0), seed=0):
+def default_attacks(norm: str, bounds: Any = (0.0, 1.0), seed: int = 0) -> list[Attack]:
     """The attacks of `evaluate`: FGSM as a check, PGD on two losses, and minimal distances."""
     # In l1 a step moves one pixel, so that few steps leave many images with nothing found.
     steps = 40 if Threat(norm).norm == "l1" else 10
@@ -24,18 +27,18 @@ def default_attacks(norm, bounds=(0.0, 1.0), seed=0):
 
 
 def evaluate(
-    model,
-    x,
-    y=None,
+    model: keras.Model | Target,
+    x: ArrayLike,
+    y: ArrayLike | None = None,
     *,
-    norm="linf",
-    epsilons=(),
-    attacks=None,
-    bounds=(0.0, 1.0),
-    name=None,
-    batch_size=128,
-    seed=0,
-    progress=None,
+    norm: str = "linf",
+    epsilons: Sequence[float | str] = (),
+    attacks: Sequence[Attack] | None = None,
+    bounds: Any = (0.0, 1.0),
+    name: str | None = None,
+    batch_size: int = 128,
+    seed: int = 0,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> Report:
     """Measures how robust a model is, and how far to trust the measurement.
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from keras_pde.files import sha256
 
 
-def read(path, limit, digest=None):
+def read(path, limit, digest=None, source="its card"):
     """The bytes of a file, once. Whoever parses them parses what was measured and digested."""
     if not path.is_file():
         raise ValueError(
@@ -19,7 +19,7 @@ def read(path, limit, digest=None):
         raise ValueError(f"Received {path} of more than {limit} bytes; expected at most that.")
     if digest is not None and sha256(data) != digest:
         raise ValueError(
-            f"Received {path} with SHA-256 {sha256(data)}; its card expects {digest}: the file "
+            f"Received {path} with SHA-256 {sha256(data)}; {source} expects {digest}: the file "
             "is damaged or belongs to another model."
         )
     return data

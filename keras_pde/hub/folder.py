@@ -35,7 +35,7 @@ from keras_pde.registry import unknown_name
 
 WEIGHTS, CARD = "model.weights.h5", "card.json"
 FILES = (WEIGHTS, GOLDEN)
-_CARD_LIMIT = _SLACK = 2**20
+CARD_LIMIT = _SLACK = 2**20
 
 
 def save_model(
@@ -108,7 +108,7 @@ def read_card(folder: Path) -> Card:
         )
     if not folder.is_dir():
         raise ValueError(f"Received folder {folder}, which does not exist; expected a saved model.")
-    return Card.from_json(read(folder / CARD, _CARD_LIMIT))
+    return Card.from_json(read(folder / CARD, CARD_LIMIT))
 
 
 def load_folder(folder: Path) -> keras.Model:
@@ -182,13 +182,7 @@ def exchange(staging, folder, overwrite):
 
 
 def _build(card):
-    try:
-        return models.create(card.architecture, **card.arguments)
-    except TypeError as error:
-        raise ValueError(
-            f"Received arguments {card.arguments} for the architecture {card.architecture!r}; "
-            f"expected its own: {error}."
-        ) from error
+    return models.create(card.architecture, **card.arguments)
 
 
 def _count_parameters(card):

@@ -1,15 +1,16 @@
-"""The list of published models inside the package: names and complete cards, with the digests.
+"""The list of published models inside the package: what to choose by, and digests of the cards.
 
-What is loaded by name is what this list describes, wherever the files come from.
+What is loaded by name is what this list describes, wherever the files come from: it has the digest
+of each card, and the card those of the weights.
 """
 
-import json
 import os
 from pathlib import Path
 
 from keras_pde import data, geometry, registry
-from keras_pde.hub.card import DATA_TIERS, Card
-from keras_pde.records import from_json
+from keras_pde.hub.card import DATA_TIERS
+from keras_pde.hub.listing import Listing
+from keras_pde.records import from_json, to_json
 from keras_pde.registry import unknown_name
 from keras_pde.threat import radius, same_radius
 
@@ -18,8 +19,8 @@ PACKAGE_INDEX = Path(__file__).parent.parent / "zoo.json"
 OWN_INDEX = "KERAS_PDE_INDEX"
 
 
-def read_index(path: Path) -> dict[str, Card]:
-    """Name -> card, sorted by name.
+def read_index(path: Path) -> dict[str, Listing]:
+    """Name -> listing, sorted by name.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -32,51 +33,43 @@ def read_index(path: Path) -> dict[str, Card]:
             "publish` writes."
         )
     try:
-        cards = {
-            name: Card.from_dict(values)
+        listed = {
+            name: Listing.from_dict(values)
             for name, values in from_json(path.read_bytes(), "list of models").items()
         }
-        wrong = [name for name, card in cards.items() if card.name != name or not name]
+        wrong = [name for name, model in listed.items() if model.name != name or not name]
         if wrong:
-            raise ValueError(f"Received cards of other names under {wrong}; expected their own.")
+            raise ValueError(f"Received models of other names under {wrong}; expected their own.")
     except ValueError as error:
         raise ValueError(f"{path} is not a list of models: {error}") from error
-    return dict(sorted(cards.items()))
+    return dict(sorted(listed.items()))
 
 
-def index_text(cards: dict[str, Card]) -> str:
+def index_text(listed: dict[str, Listing]) -> str:
     """The file of a list, one field a line, sorted by name."""
-    values = {name: json.loads(cards[name].to_json()) for name in sorted(cards)}
-    return json.dumps(values, indent=1, ensure_ascii=False) + "\n"
+    values = {name: listed[name].to_dict() for name in sorted(listed)}
+    return to_json(values, "list of models") + "\n"
 
 
-def published() -> dict[str, Card]:
-    """Name -> card of every model that can be loaded by name.
+def published() -> dict[str, Listing]:
+    """Name -> listing of every model that can be loaded by name.
 
     Raises:
         ValueError: the list named by `KERAS_PDE_INDEX` gives a name of the package to another
             model.
     """
-    cards = read_index(PACKAGE_INDEX)
+    listed = read_index(PACKAGE_INDEX)
     own = os.environ.get(OWN_INDEX)
     if not own:
-        return cards
+        return listed
     added = read_index(Path(own).expanduser())
-    taken = [name for name, card in added.items() if cards.get(name, card) != card]
+    taken = [name for name, model in added.items() if listed.get(name, model) != model]
     if taken:
         raise ValueError(
             f"Received {OWN_INDEX}={own} with other models under the names {taken} of this "
             "package; expected names of its own."
         )
-    return dict(sorted({**cards, **added}.items()))
-
-
-def find(name: str) -> Card:
-    """The card of a published model; a `ValueError` gives the nearest name."""
-    cards = published()
-    if name not in cards:
-        raise unknown_name("model", name, cards)
-    return cards[name]
+    return dict(sorted({**listed, **added}.items()))
 
 
 def list_models(
@@ -87,13 +80,13 @@ def list_models(
     architecture: str | None = None,
     data_tier: str | None = None,
     min_robust: float | None = None,
-) -> list[Card]:
-    """The cards of the published models that fit, sorted by name; no network.
+) -> list[Listing]:
+    """The published models that fit, sorted by name; no network.
 
     Example:
 
-        for card in kp.list_models(dataset="mnist", norm="linf", max_params=100_000):
-            print(card.name, card.parameters, card.measurements[0].robust_accuracy)
+        for model in kp.list_models(dataset="mnist", norm="linf", max_params=100_000):
+            print(model.name, model.parameters, model.measurements[0].robust_accuracy)
 
     Args:
         dataset: name of the training data.
@@ -107,14 +100,14 @@ def list_models(
     Raises:
         ValueError: an argument names nothing that exists.
     """
-    cards = published().values()
+    listed = published().values()
     norm = None if norm is None else geometry.get(norm).name
     epsilon = None if epsilon is None else radius(epsilon)
     if architecture is not None:
         registry.get("model", architecture)
     if data_tier is not None and data_tier not in DATA_TIERS:
         raise unknown_name("data tier", data_tier, DATA_TIERS)
-    datasets = sorted({*data.NAMES, *(card.dataset for card in cards)})
+    datasets = sorted({*data.NAMES, *(model.dataset for model in listed)})
     if dataset is not None and dataset not in datasets:
         raise unknown_name("data set", dataset, datasets)
 
@@ -127,11 +120,11 @@ def list_models(
 
     measured = (norm, epsilon, min_robust) != (None, None, None)
     return [
-        card
-        for card in cards
-        if dataset in (None, card.dataset)
-        and architecture in (None, card.architecture)
-        and data_tier in (None, card.data_tier)
-        and (max_params is None or card.parameters <= max_params)
-        and (not measured or any(map(fits, card.measurements)))
+        model
+        for model in listed
+        if dataset in (None, model.dataset)
+        and architecture in (None, model.architecture)
+        and data_tier in (None, model.data_tier)
+        and (max_params is None or model.parameters <= max_params)
+        and (not measured or any(map(fits, model.measurements)))
     ]

@@ -1,6 +1,5 @@
 """Models by name or folder."""
 
-import dataclasses
 import os
 from pathlib import Path
 
@@ -9,7 +8,9 @@ import keras
 from keras_pde.hub import index
 from keras_pde.hub.card import Card
 from keras_pde.hub.download import fetch
-from keras_pde.hub.folder import CARD, load_files, load_folder, read_card
+from keras_pde.hub.files import read
+from keras_pde.hub.folder import CARD, CARD_LIMIT, load_files, load_folder, read_card
+from keras_pde.hub.listing import Listing
 from keras_pde.registry import unknown_name
 
 # Of a clone; where the package is installed, there is no such folder.
@@ -46,31 +47,17 @@ def load_model(name: str | Path) -> keras.Model:
         FileNotFoundError: the files of a published model are nowhere; it says what was tried.
         OSError: the cache cannot be written.
     """
-    card = _published(name)
-    if card is None:
+    listing = _published(name)
+    if listing is None:
         return load_folder(_model_folder(name))
-    if card.weights == "none":
-        return load_files(card, Path)
-    folder = SAVED_MODELS / card.name
-    if not folder.is_dir():
-        return load_files(card, lambda file: fetch(card, file))
-    stored = read_card(folder)
-    if stored != card:
-        differing = [
-            item.name
-            for item in dataclasses.fields(Card)
-            if getattr(stored, item.name) != getattr(card, item.name)
-        ]
-        raise ValueError(
-            f"Received {folder / CARD}, which differs in {differing} from the card of "
-            f"{card.name!r} in {index.PACKAGE_INDEX}; expected the same. Bring the published file "
-            "back, or publish the model again."
-        )
-    return load_files(card, folder.joinpath)
+    card = _card(listing)
+    return load_files(card, lambda file: _located(card, file))
 
 
 def load_card(name: str | Path) -> Card:
-    """The card of a published or saved model, without loading the model; no network.
+    """The card of a published or saved model, without loading the model.
+
+    That of a published one is looked for as `load_model` looks for its files.
 
     Example:
 
@@ -81,8 +68,21 @@ def load_card(name: str | Path) -> Card:
 
     Raises:
         ValueError: there is no such model, or its card is not a valid one.
+        FileNotFoundError: the card of a published model is nowhere; it says what was tried.
     """
-    return _published(name) or read_card(_model_folder(name))
+    listing = _published(name)
+    return read_card(_model_folder(name)) if listing is None else _card(listing)
+
+
+def _card(listing):
+    path = _located(listing, CARD)
+    return Card.from_json(read(path, CARD_LIMIT, listing.digests[CARD], "the list of models"))
+
+
+def _located(described: Card | Listing, file):
+    """A file of a published model: of the clone, or with the digest that is stated."""
+    folder = SAVED_MODELS / described.name
+    return folder / file if folder.is_dir() else fetch(described, file)
 
 
 def _model_folder(path):
@@ -93,14 +93,14 @@ def _model_folder(path):
 
 
 def _published(name):
-    """The card of a published name; None for a folder."""
+    """The listing of a published name; None for a folder."""
     if not isinstance(name, str):
         return None
-    cards = index.published()
-    if name not in cards and not Path(name).exists():
+    listed = index.published()
+    if name not in listed and not Path(name).exists():
         own = os.environ.get(index.OWN_INDEX)
         raise ValueError(
-            f"{unknown_name('model', name, cards)} It is no folder either."
+            f"{unknown_name('model', name, listed)} It is no folder either."
             + ("" if own else f" {index.OWN_INDEX} can name the zoo.json of a hub of your own.")
         )
-    return cards.get(name)
+    return listed.get(name)

@@ -11,6 +11,7 @@ from keras_pde import files
 from keras_pde.hub import board, index, load
 from keras_pde.hub.card import Card
 from keras_pde.hub.folder import (
+    CARD,
     WEIGHTS,
     check_free,
     exchange,
@@ -19,6 +20,7 @@ from keras_pde.hub.folder import (
     save_model,
 )
 from keras_pde.hub.index import index_text, read_index
+from keras_pde.hub.listing import Listing
 
 MODEL_LIMIT, TOTAL_LIMIT = 16_000_000, 36_000_000  # bytes of weights in the repository
 _NEEDED = ("name", "objective", "measurements", "recipe", "provenance")
@@ -65,8 +67,12 @@ class Place:
         folder = Path(folder).expanduser().resolve()
         return cls(folder, folder / "zoo.json", folder / "README.md")
 
-    def cards(self) -> dict[str, Card]:
+    def listed(self) -> dict[str, Listing]:
         return read_index(self.index) if self.index.exists() else {}
+
+    def cards(self) -> dict[str, Card]:
+        """Name -> card of every listed model."""
+        return {name: read_card(self.models / name) for name in self.listed()}
 
     def write_boards(self) -> None:
         """Generates the documents anew from the list."""
@@ -116,7 +122,7 @@ def publish(
     folder = run / "model" if (run / "model").is_dir() else run
     card = read_card(folder)
     card = replace(card, name=name or card.name)
-    _check_complete(card, place.cards(), overwrite)
+    _check_complete(card, place.listed(), overwrite)
     model = load_folder(folder)
     if weights == "float16" and card.weights == "float32" and not _is_half(model):
         rounded = "The weights were rounded to float16 after the measurements."
@@ -126,10 +132,11 @@ def publish(
     staging = place.models / f".publish-{uuid.uuid4().hex}"
     try:
         card = save_model(model, staging / "model", card, weights=weights)
-        cards = place.cards()  # again: another process may have published meanwhile
         if place.limited:
-            _check_size(card, cards)
-        text = index_text({**cards, card.name: card})
+            _check_size(card, place.cards())
+        added = Listing.of(CARD, (staging / "model" / CARD).read_bytes())
+        # Read again: another process may have published meanwhile.
+        text = index_text({**place.listed(), card.name: added})
         place.index.parent.mkdir(parents=True, exist_ok=True)
         with files.replacing(place.index) as written:
             written.write_text(text, encoding="utf-8")

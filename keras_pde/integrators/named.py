@@ -104,12 +104,12 @@ _SCHEMES = (
 _BY_NAME = {scheme.name: scheme for scheme in _SCHEMES}
 
 
-def names(fields=None) -> list[str]:
+def names(fields: int | None = None) -> list[str]:
     """The names of all schemes, or of those for so many fields."""
     return [s.name for s in _BY_NAME.values() if fields in (None, max(s.parts) + 1)]
 
 
-def get(scheme) -> Scheme:
+def get(scheme: str | dict | Scheme) -> Scheme:
     """A scheme from its name, from the config of a `RungeKutta`, or itself.
 
     Raises:
@@ -124,7 +124,7 @@ def get(scheme) -> Scheme:
     return _BY_NAME[scheme]
 
 
-def serialize(scheme):
+def serialize(scheme: Scheme) -> str | dict:
     """The name of a scheme, or the arguments of a `RungeKutta` of one's own; `get` reads both."""
     if _BY_NAME.get(scheme.name) is scheme:
         return scheme.name

@@ -1,7 +1,7 @@
 """Keras layers; each works on every backend."""
 
 from keras_pde.layers.batch_norm import batch_norm
-from keras_pde.layers.continuous import ContinuousBlock, project, refine, shorten, with_solver
+from keras_pde.layers.continuous import ContinuousBlock
 from keras_pde.layers.recurrent import (
     AntisymmetricRNN,
     AntisymmetricRNNCell,
@@ -44,8 +44,4 @@ __all__ = [
     "TVNormalization",
     "TanhLogits",
     "batch_norm",
-    "project",
-    "refine",
-    "shorten",
-    "with_solver",
 ]

@@ -1,7 +1,11 @@
+from typing import Any
+
 import keras
 
 
-def batch_norm(momentum=0.9, epsilon=1e-5, **kwargs):
+def batch_norm(
+    momentum: float = 0.9, epsilon: float = 1e-5, **kwargs: Any
+) -> keras.layers.BatchNormalization:
     """Batch normalization that can be differentiated twice and trains on several devices.
 
     On TensorFlow the ordinary Keras layer computes its batch statistics with `tf.nn.moments`,

@@ -1,9 +1,12 @@
-"""Architectures by name: normalisation inside, float32 logits out."""
+"""Architectures by name, normalisation inside and logits out, and maps from models to models."""
+
+from typing import Any
 
 import keras
 
 from keras_pde import registry
 from keras_pde.models.continuous_net import continuous_net
+from keras_pde.models.depth import project, refine, shorten, with_solver
 from keras_pde.models.features import features
 from keras_pde.models.hamiltonian_net import hamiltonian_net
 from keras_pde.models.lenet import lenet
@@ -25,13 +28,17 @@ __all__ = [
     "multiply_adds",
     "parabolic_net",
     "preact_resnet",
+    "project",
+    "refine",
     "resnext34_2x32",
     "second_order_net",
+    "shorten",
     "small_cnn",
+    "with_solver",
 ]
 
 
-def create(name: str, **kwargs) -> keras.Model:
+def create(name: str, **kwargs: Any) -> keras.Model:
     """The model of that name.
 
     Args:

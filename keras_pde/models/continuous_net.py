@@ -1,7 +1,10 @@
+from collections.abc import Sequence
+
 import keras
 from keras import layers
 
 from keras_pde.checks import check_count, check_number
+from keras_pde.integrators import RungeKutta
 from keras_pde.layers import ContinuousBlock, batch_norm
 from keras_pde.models._common import dense_logits, normalized_input, seeds
 from keras_pde.registry import register, unknown_name
@@ -11,22 +14,22 @@ ACTIVATIONS = ("relu", "silu", "softplus", "gelu", "tanh")
 
 @register("model", "continuous_net", input_shape=(8, 8, 3), width=4, steps=2, activation="softplus")
 def continuous_net(
-    input_shape=(32, 32, 3),
-    num_classes=10,
-    width=16,
-    steps=8,
-    scheme="euler",
-    basis="constant",
-    num_basis=None,
-    horizon=None,
-    stitch=None,
-    activation="relu",
-    memory="store",
-    mean=None,
-    std=None,
-    tanh_logits=False,
-    seed=0,
-):
+    input_shape: Sequence[int] = (32, 32, 3),
+    num_classes: int = 10,
+    width: int = 16,
+    steps: int = 8,
+    scheme: str | RungeKutta = "euler",
+    basis: str = "constant",
+    num_basis: int | None = None,
+    horizon: float | None = None,
+    stitch: float | None = None,
+    activation: str = "relu",
+    memory: str = "store",
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    tanh_logits: bool = False,
+    seed: int = 0,
+) -> keras.Model:
     """ContinuousNet: a residual network whose stages are ordinary differential equations in depth.
 
     A 3x3 convolution to w channels, BatchNorm and the activation; then three stages of w, 2w and 4w
@@ -41,7 +44,7 @@ def continuous_net(
 
     At 32x32x3 with the default width 1,633,530 trainable parameters for K = 16 coefficients and
     855,802 for K = 8. With `scheme="euler"` and the default horizon it starts as a pre-activation
-    residual network; `keras_pde.layers.with_solver`, `refine`, `project` and
+    residual network; `keras_pde.models.with_solver`, `refine`, `project` and
     `callbacks.RefineDepth` turn its depth up and down.
 
     Sources: Queiruga et al., "Continuous-in-depth neural networks", 2020 (arXiv 2008.02389), and

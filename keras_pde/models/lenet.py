@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 import keras
 from keras import layers
 
@@ -6,7 +8,14 @@ from keras_pde.registry import register
 
 
 @register("model", "lenet", input_shape=(12, 12, 1), tanh_logits=True)
-def lenet(input_shape=(28, 28, 1), num_classes=10, mean=None, std=None, tanh_logits=False, seed=0):
+def lenet(
+    input_shape: Sequence[int] = (28, 28, 1),
+    num_classes: int = 10,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    tanh_logits: bool = False,
+    seed: int = 0,
+) -> keras.Model:
     """LeNet-5 with ReLU and max pooling: 61,706 parameters, 416,520 multiply-adds at 28x28x1.
 
     Convolutions 5x5 to 6 and to 16 channels, each followed by 2x2 pooling, then dense layers of

@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 import keras
 from keras import layers
 
@@ -8,15 +10,15 @@ from keras_pde.registry import register
 
 @register("model", "mlp", input_shape=(4, 4, 1), hidden=(6, 5), activation="elu", tanh_logits=True)
 def mlp(
-    input_shape=(28, 28, 1),
-    num_classes=10,
-    hidden=(256, 256),
-    activation="relu",
-    mean=None,
-    std=None,
-    tanh_logits=False,
-    seed=0,
-):
+    input_shape: Sequence[int] = (28, 28, 1),
+    num_classes: int = 10,
+    hidden: Sequence[int] = (256, 256),
+    activation: str = "relu",
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    tanh_logits: bool = False,
+    seed: int = 0,
+) -> keras.Model:
     """Dense layers on the flattened image: 269,322 parameters, 268,800 multiply-adds by default.
 
     Args:

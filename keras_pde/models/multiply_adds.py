@@ -3,7 +3,7 @@ import keras
 from keras_pde import cost, graph
 
 
-def multiply_adds(model) -> int:
+def multiply_adds(model: keras.Model) -> int:
     """Multiply-add operations of the forward pass of one example, the usual measure of its cost.
 
     Convolutions of all kinds and dense layers are counted, in nested models too, and a layer that

@@ -1,3 +1,7 @@
+from collections.abc import Sequence
+
+import keras
+
 from keras_pde.layers import ParabolicBlock
 from keras_pde.models._stable_net import stable_net
 from keras_pde.registry import register
@@ -5,16 +9,16 @@ from keras_pde.registry import register
 
 @register("model", "parabolic_net", input_shape=(8, 8, 3), widths=(4, 6), steps=2)
 def parabolic_net(
-    input_shape=(32, 32, 3),
-    num_classes=10,
-    widths=(32, 64, 112),
-    steps=3,
-    memory="store",
-    mean=None,
-    std=None,
-    tanh_logits=False,
-    seed=0,
-):
+    input_shape: Sequence[int] = (32, 32, 3),
+    num_classes: int = 10,
+    widths: Sequence[int] = (32, 64, 112),
+    steps: int = 3,
+    memory: str = "store",
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    tanh_logits: bool = False,
+    seed: int = 0,
+) -> keras.Model:
     """A network whose stages smooth, from nonlinear heat equations.
 
     A 3x3 convolution to the first width; then stages, each of them a `ParabolicBlock` of

@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 import keras
 from keras import layers
 
@@ -19,16 +21,16 @@ ACTIVATIONS = ("relu", "silu", "softplus")
     tanh_logits=True,
 )
 def preact_resnet(
-    input_shape=(32, 32, 3),
-    num_classes=10,
-    width=64,
-    blocks=(2, 2, 2, 2),
-    activation="relu",
-    mean=None,
-    std=None,
-    tanh_logits=False,
-    seed=0,
-):
+    input_shape: Sequence[int] = (32, 32, 3),
+    num_classes: int = 10,
+    width: int = 64,
+    blocks: Sequence[int] = (2, 2, 2, 2),
+    activation: str = "relu",
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    tanh_logits: bool = False,
+    seed: int = 0,
+) -> keras.Model:
     """The pre-activation residual network; by default PreActResNet-18.
 
     The usual network of papers on robust training, with room for smooth activations. A 3x3

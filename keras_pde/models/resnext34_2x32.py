@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 import keras
 from keras import layers
 
@@ -16,17 +18,17 @@ from keras_pde.registry import register, unknown_name
     blocks=(1, 1),
 )
 def resnext34_2x32(
-    input_shape=(32, 32, 3),
-    num_classes=10,
-    variant="2018",
-    width=32,
-    blocks=(5, 5, 5),
-    branches=2,
-    mean=None,
-    std=None,
-    tanh_logits=False,
-    seed=0,
-):
+    input_shape: Sequence[int] = (32, 32, 3),
+    num_classes: int = 10,
+    variant: str = "2018",
+    width: int = 32,
+    blocks: Sequence[int] = (5, 5, 5),
+    branches: int = 2,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    tanh_logits: bool = False,
+    seed: int = 0,
+) -> keras.Model:
     """The residual network of the Lipschitz regularization papers, as either of them ran it.
 
     Stages of `blocks` residual blocks at widths w, 2w, 4w, each block the mean over the branches of

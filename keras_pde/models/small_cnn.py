@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 import keras
 from keras import layers
 
@@ -9,15 +11,15 @@ from keras_pde.registry import register
 
 @register("model", "small_cnn", input_shape=(8, 8, 1), width=2, hidden=6, tanh_logits=True)
 def small_cnn(
-    input_shape=(28, 28, 1),
-    num_classes=10,
-    width=16,
-    hidden=None,
-    mean=None,
-    std=None,
-    tanh_logits=False,
-    seed=0,
-):
+    input_shape: Sequence[int] = (28, 28, 1),
+    num_classes: int = 10,
+    width: int = 16,
+    hidden: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    tanh_logits: bool = False,
+    seed: int = 0,
+) -> keras.Model:
     """Four 3x3 convolutions, two of them with stride 2, and a dense head: fast on a CPU.
 
     Each convolution is followed by BatchNorm and ReLU; their channels are w, 2w, 3w, 4w. With the

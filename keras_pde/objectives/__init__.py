@@ -4,8 +4,7 @@ from keras_pde.objectives.adversarial import Adversarial
 from keras_pde.objectives.get import get
 from keras_pde.objectives.gradient_penalty import GradientPenalty
 from keras_pde.objectives.max_gradient_penalty import MaxGradientPenalty
-from keras_pde.objectives.objective import DataTerm, Objective, Penalty
-from keras_pde.objectives.plain import Plain
+from keras_pde.objectives.objective import DataTerm, Objective, Penalty, Plain
 from keras_pde.objectives.tikhonov import Tikhonov
 from keras_pde.objectives.tulip import Tulip
 

@@ -1,10 +1,12 @@
+from typing import Any
+
 import keras
 
 from keras_pde import registry
 from keras_pde.objectives.objective import Objective, Term
 
 
-def get(identifier, **arguments):
+def get(identifier: str | dict | Objective | Term, **arguments: Any) -> Objective | Term:
     """A term or an objective from its name, or from a config as Keras serializes it.
 
     Args:

@@ -34,7 +34,7 @@ class GradientPenalty(Penalty):
         weight: factor, not negative.
         power: 1 or 2.
         method: `"double_backprop"` or `"finite_difference"`.
-        step: h, the length of the difference in the dual norm. Positive.
+        step_size: h, the length of the difference in the dual norm. Positive.
         fraction: part of each batch, drawn at random, that is penalised, in (0, 1].
         at: `"clean"` or `"perturbed"` images (the same without an adversarial data term).
         statistics: of BatchNormalization: `"batch"` or `"inference"` (the moving ones).
@@ -58,7 +58,7 @@ class GradientPenalty(Penalty):
         weight,
         power=1,
         method="double_backprop",
-        step=0.01,
+        step_size=0.01,
         fraction=1.0,
         at="clean",
         statistics="batch",
@@ -70,7 +70,7 @@ class GradientPenalty(Penalty):
         self.norm = geometry.get(norm).name
         self.weight = check_number(weight, "weight", least=0)
         self.power = check_choice(power, "power", (1, 2))
-        self.method, self.step = method, check_number(step, "step", above=0)
+        self.method, self.step_size = method, check_number(step_size, "step_size", above=0)
         self.fraction = check_number(fraction, "fraction", above=0, most=1)
         self.at, self.statistics = at, statistics
         self.bounds = check_bounds(bounds)
@@ -108,12 +108,12 @@ class GradientPenalty(Penalty):
     def _slope(self, step, index):
         here = self._base(step, index)
         v = ops.stop_gradient(geometry.get(self.norm).dual.steepest(here.gradient))
-        moved = here.x + per_example(self.step, v) * v
+        moved = here.x + per_example(self.step_size, v) * v
         if index is None:
             there = step.run(moved, training=self.statistics == "batch")
         else:
             there = step.run_partial(moved, self.statistics, index)
-        return (there.losses - here.losses) / self.step
+        return (there.losses - here.losses) / self.step_size
 
     def _base(self, step, index):
         """The pass at the penalised images; a part of the batch reuses the main pass if it may."""

@@ -6,7 +6,7 @@ from keras_pde.objectives.objective import AT, STATISTICS, Penalty
 from keras_pde.registry import register
 
 
-@register("objective", "max_gradient_penalty", weight=0.1)
+@register("objective", "max_gradient_penalty", norm="l2", weight=0.1)
 class MaxGradientPenalty(Penalty):
     """Hinge on the largest input gradient of the batch.
 
@@ -37,6 +37,7 @@ class MaxGradientPenalty(Penalty):
     Sample weights multiply gradients, as they multiply the losses.
 
     Args:
+        norm: `"l1" | "l2" | "linf"`, the norm of the *gradient* (the dual of the threat model's).
         weight: factor, not negative.
         floor: L0, the slope that costs nothing. Not negative.
         top_k: number of candidates, or `None` for the whole batch.
@@ -45,7 +46,6 @@ class MaxGradientPenalty(Penalty):
         at: `"clean"` or `"perturbed"` images (the same without an adversarial data term).
         statistics: `"batch"` or `"inference"`.
         selection: `"inference"` or `"batch"`.
-        norm: `"l1" | "l2" | "linf"`, the norm of the *gradient* (the dual of the threat model's).
         bounds: as in `GradientPenalty`.
 
     Raises:
@@ -53,13 +53,14 @@ class MaxGradientPenalty(Penalty):
 
     Example:
 
-    >>> tulip = Adversarial("l2", 0.1) + MaxGradientPenalty(1.0, at="perturbed")
+    >>> tulip = Adversarial("l2", 0.1) + MaxGradientPenalty("l2", 1.0, at="perturbed")
     """
 
     name = "max_gradient_penalty"
 
     def __init__(
         self,
+        norm,
         weight,
         floor=0.0,
         top_k=1,
@@ -67,7 +68,6 @@ class MaxGradientPenalty(Penalty):
         at="clean",
         statistics="batch",
         selection="inference",
-        norm="l2",
         bounds=(0.0, 1.0),
     ):
         check_choice(scale, "scale", ("per_example", "batch_mean"))

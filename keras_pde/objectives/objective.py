@@ -5,7 +5,7 @@ from abc import abstractmethod
 import keras
 
 from keras_pde.checks import bounds_text
-from keras_pde.registry import Component
+from keras_pde.registry import Component, register
 
 AT = ("clean", "perturbed")
 STATISTICS = ("inference", "batch")
@@ -29,6 +29,17 @@ class DataTerm(Term):
     @abstractmethod
     def images(self, step):
         """The images of the main pass, constant with respect to the weights."""
+
+
+@register("objective", "plain")
+class Plain(DataTerm):
+    """The compiled loss at the clean images: E[l(x)], J0 of Finlay, Oberman and Abbasi (2018)."""
+
+    name = "plain"
+    perturbs = False
+
+    def images(self, step):
+        return step.x
 
 
 class Penalty(Term):
@@ -80,8 +91,8 @@ def compose(*parts) -> "Objective":
 class Objective(Component):
     """One data term plus penalties.
 
-    Usually written as a sum: `Adversarial("l2", 0.1) + MaxGradientPenalty(1.0)`. A penalty alone
-    means `Plain() + penalty`.
+    Usually written as a sum: `Adversarial("l2", 0.1) + MaxGradientPenalty("l2", 1.0)`. A penalty
+    alone means `Plain() + penalty`.
 
     Args:
         data: a data term, e.g. `Adversarial("linf", 0.1)`; `None` means `Plain()`, which a later
@@ -93,8 +104,6 @@ class Objective(Component):
     """
 
     def __init__(self, data=None, penalties=()):
-        from keras_pde.objectives.plain import Plain
-
         self.explicit = data is not None
         data = data if self.explicit else Plain()
         if not isinstance(data, DataTerm):

@@ -3,7 +3,7 @@ from keras_pde.objectives.objective import Preset
 from keras_pde.registry import register
 
 
-@register("objective", "tikhonov", weight=0.1)
+@register("objective", "tikhonov", norm="l2", weight=0.1)
 class Tikhonov(Preset):
     """Squared input-gradient penalty: E[l + weight / 2 * |grad l|^2].
 
@@ -11,9 +11,9 @@ class Tikhonov(Preset):
     double backpropagation; Finlay and Oberman (2019), arXiv 1905.11468, with finite differences.
 
     Args:
-        weight: factor.
         norm: `"l1" | "l2" | "linf"`, the norm of the *gradient*.
-        method, step, fraction, bounds: as in `GradientPenalty`.
+        weight: factor, not negative.
+        method, step_size, fraction, bounds: as in `GradientPenalty`.
 
     Example:
 
@@ -22,16 +22,20 @@ class Tikhonov(Preset):
 
     def __init__(
         self,
+        norm,
         weight,
-        norm="l2",
         method="double_backprop",
-        step=0.01,
+        step_size=0.01,
         fraction=1.0,
         bounds=(0.0, 1.0),
     ):
-        penalty = GradientPenalty(norm, weight, 2, method, step, fraction, bounds=bounds)
+        penalty = GradientPenalty(norm, weight, 2, method, step_size, fraction, bounds=bounds)
         self.weight, self.norm, self.method = penalty.weight, penalty.norm, penalty.method
-        self.step, self.fraction, self.bounds = penalty.step, penalty.fraction, penalty.bounds
+        self.step_size, self.fraction, self.bounds = (
+            penalty.step_size,
+            penalty.fraction,
+            penalty.bounds,
+        )
         super().__init__(None, [penalty])
 
     @classmethod
@@ -42,4 +46,4 @@ class Tikhonov(Preset):
         sqrt(N), N the number of pixels, and moves by Euclidean length h. Here the length is the
         plain 1-norm and the step has length h in the dual norm; divide `weight` by N to match.
         """
-        return cls(weight, norm, method="finite_difference")
+        return cls(norm, weight, method="finite_difference")

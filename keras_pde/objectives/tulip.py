@@ -9,8 +9,8 @@ class Tulip(Preset):
     """J2-Lip ("tulip"): adversarial training in L2 plus the largest input gradient of the batch.
 
     E[l + epsilon |grad l|_2] + weight * max_i |grad l(x_i)|_2, the maximum at the perturbed images:
-    `Adversarial("l2", epsilon) + MaxGradientPenalty(weight, at="perturbed")`. In the paper the
-    model has a `TanhLogits` head; it works without.
+    `Adversarial("l2", epsilon) + MaxGradientPenalty("l2", weight, at="perturbed")`. In the paper
+    the model has a `TanhLogits` head; it works without.
 
     Source: Finlay, Oberman and Abbasi (2018), "Improved robustness to adversarial examples using
     Lipschitz regularization of the loss", arXiv 1810.00953.
@@ -38,7 +38,7 @@ class Tulip(Preset):
         bounds=(0.0, 1.0),
     ):
         steepness = MaxGradientPenalty(
-            weight, floor, top_k, scale, "perturbed", statistics, selection, bounds=bounds
+            "l2", weight, floor, top_k, scale, "perturbed", statistics, selection, bounds=bounds
         )
         for name in ("weight", "floor", "top_k", "scale", "statistics", "selection"):
             setattr(self, name, getattr(steepness, name))

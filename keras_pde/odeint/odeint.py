@@ -1,3 +1,6 @@
+from collections.abc import Callable
+from typing import Any
+
 from keras import ops
 
 from keras_pde import compiled, integrators
@@ -9,19 +12,19 @@ _MEMORY = ("store", "remat")
 
 
 def odeint(
-    func,
-    y0,
-    t,
-    method="dopri5",
-    rtol=1e-5,
-    atol=1e-6,
+    func: Callable[..., Any],
+    y0: Any,
+    t: Any,
+    method: str | integrators.RungeKutta = "dopri5",
+    rtol: float = 1e-5,
+    atol: float = 1e-6,
     *,
-    steps=None,
-    step_size=None,
-    max_steps=256,
-    memory="store",
-    return_stats=False,
-):
+    steps: int | None = None,
+    step_size: float | None = None,
+    max_steps: int = 256,
+    memory: str = "store",
+    return_stats: bool = False,
+) -> Any:
     """Solves ordinary differential equations for a batch of examples, at given times:
 
         dy/dt = func(t, y),    y(t[0]) = y0.

@@ -1,5 +1,6 @@
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from keras_pde import data as datasets
@@ -13,7 +14,14 @@ _NOT_OF_A_RUN = ("recipe", "parts", "state_without")
 
 
 def collect(
-    returned, out, *, evaluate=False, data_dir=None, download=False, say=print, progress=None
+    returned: str | Path,
+    out: str | Path,
+    *,
+    evaluate: bool = False,
+    data_dir: str | Path | None = None,
+    download: bool = False,
+    say: Callable[[str], None] = print,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> RunFolder:
     """Makes what came back from an offline training into a run.
 

@@ -4,6 +4,7 @@ import shutil
 import tarfile
 import tempfile
 import zipapp
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import keras_pde
@@ -21,19 +22,19 @@ _PACKAGE = Path(keras_pde.__file__).parent
 
 
 def pack(
-    recipes,
-    out,
+    recipes: Recipe | dict[str, Recipe],
+    out: str | Path,
     *,
-    have=None,
-    python=None,
-    bring=(),
-    max_mb=60,
-    resume=None,
-    evaluate=False,
-    data_dir=None,
-    download=False,
-    overwrite=False,
-    say=print,
+    have: str | Path | None = None,
+    python: str | None = None,
+    bring: Sequence[str] = (),
+    max_mb: float = 60,
+    resume: str | Path | None = None,
+    evaluate: bool = False,
+    data_dir: str | Path | None = None,
+    download: bool = False,
+    overwrite: bool = False,
+    say: Callable[[str], None] = print,
 ) -> dict:
     """Writes all that a machine without a network needs to train recipes.
 

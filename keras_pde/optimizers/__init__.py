@@ -5,6 +5,7 @@ from keras_pde.optimizers.anchored_optimizer import AnchoredOptimizer
 from keras_pde.optimizers.asam import ASAM
 from keras_pde.optimizers.cyclic_optimizer import CyclicOptimizer
 from keras_pde.optimizers.entropy_sgd import EntropySGD
+from keras_pde.optimizers.evaluation_weights import evaluation_weights
 from keras_pde.optimizers.fixed_point_hj import FixedPointHJ
 from keras_pde.optimizers.hamilton_jacobi import HamiltonJacobi
 from keras_pde.optimizers.heat_sgd import HeatSGD
@@ -36,4 +37,5 @@ __all__ = [
     "LossScaleOptimizer",
     "StochasticWeightAveraging",
     "WrapperOptimizer",
+    "evaluation_weights",
 ]

@@ -5,7 +5,7 @@ from keras_pde.optimizers.sam import SAM
 from keras_pde.registry import register
 
 
-@register("optimizer", "asam", inner="adam", rho=0.3, eta=0.1)
+@register("optimizer", "asam", inner_optimizer="adam", rho=0.3, eta=0.1)
 class ASAM(SAM):
     """Adaptive sharpness-aware minimisation: as `SAM`, in units of each weight.
 
@@ -18,7 +18,7 @@ class ASAM(SAM):
     the offset of its section 4. Deviation: as for `SAM`.
 
     Args:
-        inner: the optimizer that descends, its name, or its config.
+        inner_optimizer: the optimizer that descends, its name, or its config.
         rho: radius, above 0; about ten times that of SAM.
         eta: offset, at least 0, in the units of the weights.
         name: of the optimizer.
@@ -31,8 +31,8 @@ class ASAM(SAM):
     >>> model.compile(kp.optimizers.ASAM(keras.optimizers.SGD(0.1, 0.9), rho=0.5), loss)
     """
 
-    def __init__(self, inner="sgd", rho=0.5, eta=0.01, name=None):
-        super().__init__(inner, rho, name)
+    def __init__(self, inner_optimizer="sgd", rho=0.5, eta=0.01, name=None):
+        super().__init__(inner_optimizer, rho, name)
         self.eta = check_number(eta, "eta", least=0)
 
     def scale(self, weights):

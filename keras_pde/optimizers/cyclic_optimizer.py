@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_pde import _keras
 from keras_pde.checks import check_count, check_number
-from keras_pde.optimizers.base_optimizer import BaseOptimizer, put
+from keras_pde.optimizers.base_optimizer import BaseOptimizer, averages, put
 from keras_pde.registry import unknown_name
 
 
@@ -78,6 +78,12 @@ class CyclicOptimizer(BaseOptimizer):
     def evaluation_values(self):
         """The weights to evaluate, one tensor a trainable variable: anchors within a cycle."""
         return chosen(ops.equal(self.phase, 0), self.trained, self._anchors)
+
+    def evaluation_pairs(self):
+        """Pairs of variables and the values to judge them by: averages with `use_ema`."""
+        if self.use_ema:
+            return averages(self)
+        return list(zip(self.trained, self.evaluation_values(), strict=True))
 
     def end_cycle(self):
         """Puts the evaluation weights into the model, from which the next step begins a cycle."""

@@ -6,7 +6,7 @@ from keras_pde.optimizers.wrapper_optimizer import WrapperOptimizer
 from keras_pde.registry import register
 
 
-@register("optimizer", "lookahead", inner="adam", sync_period=3, slow_step_size=0.6)
+@register("optimizer", "lookahead", inner_optimizer="adam", sync_period=3, slow_step_size=0.6)
 class Lookahead(WrapperOptimizer):
     """Lookahead: k fast steps of any optimizer, then slow weights go a part of the way.
 
@@ -19,7 +19,7 @@ class Lookahead(WrapperOptimizer):
     NeurIPS 2019 (arXiv 1907.08610). The inner optimizer's slots are kept at the synchronisation.
 
     Args:
-        inner: the fast optimizer, its name, or its config.
+        inner_optimizer: the fast optimizer, its name, or its config.
         sync_period: k, at least 1.
         slow_step_size: in (0, 1].
         name: of the optimizer.
@@ -32,8 +32,8 @@ class Lookahead(WrapperOptimizer):
     >>> model.compile(kp.optimizers.Lookahead(keras.optimizers.Adam(1e-3)), loss)
     """
 
-    def __init__(self, inner="sgd", sync_period=5, slow_step_size=0.5, name=None):
-        super().__init__(inner, sync_period, name=name)
+    def __init__(self, inner_optimizer="sgd", sync_period=5, slow_step_size=0.5, name=None):
+        super().__init__(inner_optimizer, sync_period, name=name)
         self.sync_period = self.inner_steps
         self.slow_step_size = check_number(slow_step_size, "slow_step_size", above=0, most=1)
 
@@ -58,7 +58,7 @@ class Lookahead(WrapperOptimizer):
             self.assign(anchor, ops.where(last, slow, x))
 
         replicas.update(self, before, variables)
-        self.inner.apply(gradients, variables)
+        self.inner_optimizer.apply(gradients, variables)
         replicas.update(self, after, variables)
         for variable in variables:
             if variable.constraint is not None:

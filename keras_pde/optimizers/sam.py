@@ -7,7 +7,7 @@ from keras_pde.optimizers.wrapper_optimizer import WrapperOptimizer
 from keras_pde.registry import register
 
 
-@register("optimizer", "sam", inner="adam", rho=0.1)
+@register("optimizer", "sam", inner_optimizer="adam", rho=0.1)
 class SAM(WrapperOptimizer):
     """Sharpness-aware minimisation: the gradient is taken where the loss nearby is highest.
 
@@ -27,7 +27,7 @@ class SAM(WrapperOptimizer):
     batches, as in optax's transparent mode, so that it works in plain `fit`.
 
     Args:
-        inner: the optimizer that descends, its name, or its config.
+        inner_optimizer: the optimizer that descends, its name, or its config.
         rho: radius, above 0, in the units of the weights.
         name: of the optimizer.
 
@@ -41,8 +41,8 @@ class SAM(WrapperOptimizer):
 
     batches_a_step = 2
 
-    def __init__(self, inner="sgd", rho=0.05, name=None):
-        super().__init__(inner, inner_steps=2, name=name)
+    def __init__(self, inner_optimizer="sgd", rho=0.05, name=None):
+        super().__init__(inner_optimizer, inner_steps=2, name=name)
         self.rho = check_number(rho, "rho", above=0)
 
     def build(self, variables):
@@ -80,9 +80,9 @@ class SAM(WrapperOptimizer):
             self.assign_add(variable, ops.where(climbing, direction, ops.zeros_like(direction)))
 
         replicas.update(self, back, variables)
-        kept = [*variables, *self.inner.variables]
+        kept = [*variables, *self.inner_optimizer.variables]
         before = [ops.copy(ops.convert_to_tensor(v)) for v in kept]
-        self.inner.apply(gradients, variables)
+        self.inner_optimizer.apply(gradients, variables)
         replicas.update(self, undo, kept, before)
         replicas.update(self, climb, variables, climbs)
 

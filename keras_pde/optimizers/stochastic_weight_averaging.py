@@ -7,7 +7,7 @@ from keras_pde.optimizers.wrapper_optimizer import WrapperOptimizer
 from keras_pde.registry import register
 
 
-@register("optimizer", "stochastic_weight_averaging", inner="adam", start=2, period=3)
+@register("optimizer", "stochastic_weight_averaging", inner_optimizer="adam", start=2, period=3)
 class StochasticWeightAveraging(WrapperOptimizer):
     """Stochastic weight averaging: the mean of the weights that any optimizer passes.
 
@@ -20,8 +20,8 @@ class StochasticWeightAveraging(WrapperOptimizer):
     optima and better generalization", UAI 2018 (arXiv 1803.05407), algorithm 1.
 
     Args:
-        inner: the optimizer that trains, its name, or its config: with a constant or cyclical
-            learning rate.
+        inner_optimizer: the optimizer that trains, its name, or its config: with a constant or
+            cyclical learning rate.
         start: number of batches before the averaging, at least 0: the last quarter of a training
             is usual.
         period: batches between two weights that count, at least 1; an epoch is usual.
@@ -39,12 +39,12 @@ class StochasticWeightAveraging(WrapperOptimizer):
 
     evaluation_choices = ("mean",)
 
-    def __init__(self, inner="sgd", start=0, period=1, name=None):
-        super().__init__(inner, period, "mean", name)
-        if self.inner.use_ema:
+    def __init__(self, inner_optimizer="sgd", start=0, period=1, name=None):
+        super().__init__(inner_optimizer, period, "mean", name)
+        if self.inner_optimizer.use_ema:
             raise ValueError(
-                f"Received inner={type(self.inner).__name__} with use_ema=True, so two averages of "
-                "the weights; expected use_ema=False."
+                f"Received inner_optimizer={type(self.inner_optimizer).__name__} with "
+                "use_ema=True, so two averages of the weights; expected use_ema=False."
             )
         self.start, self.period = check_count(start, "start", least=0), self.inner_steps
 
@@ -70,7 +70,7 @@ class StochasticWeightAveraging(WrapperOptimizer):
             self.assign(slot, ops.where(new, y, mean))
 
         replicas.update(self, begin, variables)
-        self.inner.apply(gradients, variables)
+        self.inner_optimizer.apply(gradients, variables)
         passed = ops.convert_to_tensor(self.iterations) + 1 - self.start
         counts = ops.logical_and(passed > 0, ops.equal(ops.mod(passed, self.period), 0))
 
@@ -95,7 +95,7 @@ class StochasticWeightAveraging(WrapperOptimizer):
     def finalize_variable_values(self, var_list):
         if _keras.holds_values(self):
             WrapperOptimizer.end_cycle(self)
-            self.inner.finalize_variable_values(var_list)
+            self.inner_optimizer.finalize_variable_values(var_list)
 
     def get_config(self):
         return {**super().get_config(), "start": self.start, "period": self.period}

@@ -12,8 +12,8 @@ class WrapperOptimizer(CyclicOptimizer):
     are set and read: callbacks that change `learning_rate` change its.
 
     Args:
-        inner: a `keras.optimizers.Optimizer`, its name, or its config. It is not shared with other
-            models.
+        inner_optimizer: a `keras.optimizers.Optimizer`, its name, or its config. It is not shared
+            with other models.
         inner_steps: batches of a cycle.
         evaluation_weights: as in `CyclicOptimizer`.
         name: of the optimizer.
@@ -28,36 +28,32 @@ class WrapperOptimizer(CyclicOptimizer):
 
     batches_a_step = 1
 
-    def __init__(self, inner, inner_steps, evaluation_weights="anchor", name=None):
+    def __init__(self, inner_optimizer, inner_steps, evaluation_weights="anchor", name=None):
         super().__init__(0.0, inner_steps, evaluation_weights, name=name)
-        # Keras changes the dictionary that it reads.
-        self.inner = _checked(_found(dict(inner) if isinstance(inner, dict) else inner))
+        if isinstance(inner_optimizer, dict):
+            inner_optimizer = dict(inner_optimizer)  # Keras changes what it reads
+        self.inner_optimizer = _checked(_found(inner_optimizer))
 
     def build(self, variables):
         if self.built:
             return
-        self.inner.build(variables)
+        self.inner_optimizer.build(variables)
         super().build(variables)
 
     @property
-    def inner_optimizer(self):
-        """Keras' name for it, by which its callbacks find it."""
-        return self.inner
-
-    @property
     def variables(self):
-        return _keras.own_variables(self) + self.inner.variables
+        return _keras.own_variables(self) + self.inner_optimizer.variables
 
     @property
     def learning_rate(self):
-        return self.inner.learning_rate
+        return self.inner_optimizer.learning_rate
 
     @learning_rate.setter
     def learning_rate(self, learning_rate):
-        self.inner.learning_rate = learning_rate
+        self.inner_optimizer.learning_rate = learning_rate
 
     def exclude_from_weight_decay(self, var_list=None, var_names=None):
-        self.inner.exclude_from_weight_decay(var_list, var_names)
+        self.inner_optimizer.exclude_from_weight_decay(var_list, var_names)
 
     def apply(self, grads, trainable_variables=None):
         if not self.built:
@@ -74,17 +70,20 @@ class WrapperOptimizer(CyclicOptimizer):
 
     def finalize_variable_values(self, var_list):
         super().finalize_variable_values(var_list)
-        if self.inner.use_ema and not isinstance(self.inner, BaseOptimizer):
-            end_with_averages(self.inner)  # Keras' own shares buffers on JAX
+        if self.inner_optimizer.use_ema and not isinstance(self.inner_optimizer, BaseOptimizer):
+            end_with_averages(self.inner_optimizer)  # Keras' own shares buffers on JAX
         else:
-            self.inner.finalize_variable_values(var_list)
+            self.inner_optimizer.finalize_variable_values(var_list)
 
     def scale_loss(self, loss):
-        return self.inner.scale_loss(loss)
+        return self.inner_optimizer.scale_loss(loss)
 
     def get_config(self):
         """Subclasses add their own arguments; the length of the cycle follows from these."""
-        return {"inner": keras.optimizers.serialize(self.inner), "name": self.name}
+        return {
+            "inner_optimizer": keras.optimizers.serialize(self.inner_optimizer),
+            "name": self.name,
+        }
 
 
 def _found(inner):
@@ -94,8 +93,8 @@ def _found(inner):
         found = None
     if not isinstance(found, keras.optimizers.Optimizer):
         raise ValueError(
-            f"Received inner={inner!r}; expected an optimizer, such as keras.optimizers.SGD(0.1), "
-            "Keras' name of one, such as 'sgd', or its config."
+            f"Received inner_optimizer={inner!r}; expected an optimizer, such as "
+            "keras.optimizers.SGD(0.1), Keras' name of one, such as 'sgd', or its config."
         )
     return found
 
@@ -104,17 +103,18 @@ def _checked(inner):
     kind = type(inner).__name__
     if isinstance(inner, keras.optimizers.LossScaleOptimizer):
         raise ValueError(
-            f"Received inner={kind}; expected an optimizer that makes steps itself, such as "
-            "keras.optimizers.SGD. Put the loss scaling around this optimizer instead."
+            f"Received inner_optimizer={kind}; expected an optimizer that makes steps itself, such "
+            "as keras.optimizers.SGD. Put the loss scaling around this optimizer instead."
         )
     if isinstance(inner, CyclicOptimizer) or hasattr(inner, "optimizers"):
         raise ValueError(
-            f"Received inner={kind}, which works in cycles or with several optimizers; expected "
-            "one that makes a step of all weights with each batch, such as keras.optimizers.SGD."
+            f"Received inner_optimizer={kind}, which works in cycles or with several optimizers; "
+            "expected one that makes a step of all weights with each batch, such as "
+            "keras.optimizers.SGD."
         )
     if inner.gradient_accumulation_steps:
         raise ValueError(
-            f"Received inner={kind} with gradient_accumulation_steps="
+            f"Received inner_optimizer={kind} with gradient_accumulation_steps="
             f"{inner.gradient_accumulation_steps}; expected None, since a cycle counts batches."
         )
     return inner

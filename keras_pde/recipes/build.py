@@ -13,8 +13,11 @@ from keras_pde.recipes import schedules
 from keras_pde.recipes.augment import Augment
 from keras_pde.recipes.batches import Batches
 from keras_pde.recipes.devices import ONE_DEVICE, Devices
-from keras_pde.recipes.recipe import Part, Recipe
+from keras_pde.recipes.recipe import Recipe
+from keras_pde.recipes.tables import Part
 from keras_pde.training import RobustModel, supported
+
+INNER = "inner_optimizer"
 
 
 def check(recipe: Recipe, devices: Devices = ONE_DEVICE) -> None:
@@ -137,8 +140,8 @@ def optimizer(recipe: Recipe, steps):
     """The optimizer with the learning rate of the schedule.
 
     Without `[schedule]` all but `"sgd"` keep their own rates.
-    One around another, such as `"sam"`, has a table `inner` with that one's name and arguments, to
-    which the schedule belongs.
+    One around another, such as `"sam"`, has a table `inner_optimizer` with that one's name and
+    arguments, to which the schedule belongs.
 
     Raises:
         ValueError: the optimizer, the schedule, or an argument of one is unknown.
@@ -168,9 +171,9 @@ def _optimizer(part, rate, steps):
     if "learning_rate" in arguments:
         raise ValueError("Received learning_rate in [optimizer]; it belongs to [schedule].")
     component = known[part.name]
-    if "inner" in _arguments(component):
-        inner = _inner(arguments.pop("inner", {"name": "sgd", "momentum": 0.9}), part.name)
-        arguments["inner"] = _optimizer(inner, rate, steps // component.batches_a_step)
+    if INNER in _arguments(component):
+        inner = _inner(arguments.pop(INNER, {"name": "sgd", "momentum": 0.9}), part.name)
+        arguments[INNER] = _optimizer(inner, rate, steps // component.batches_a_step)
         return registry.create(component, arguments, f"optimizer {part.name!r}")
     scheduled = rate(part.name != "sgd", steps)
     made = registry.create(component, {**arguments, **scheduled}, f"optimizer {part.name!r}")
@@ -182,8 +185,8 @@ def _inner(table, name):
     table = {"name": table} if isinstance(table, str) else table
     if not isinstance(table, dict) or "name" not in table:
         raise ValueError(
-            f"Received inner={table!r} for the optimizer {name!r}; expected a table with a name, "
-            'such as inner = { name = "sgd", momentum = 0.9 }.'
+            f"Received inner_optimizer={table!r} for the optimizer {name!r}; expected a table "
+            'with a name, such as inner_optimizer = { name = "sgd", momentum = 0.9 }.'
         )
     return Part(table["name"], {key: value for key, value in table.items() if key != "name"})
 

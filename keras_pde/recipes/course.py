@@ -5,8 +5,8 @@ import numpy as np
 
 from keras_pde.attacks import PGD
 from keras_pde.callbacks import EvaluationWeights, OptimizerLogger, RobustValidation
-from keras_pde.callbacks.evaluation_weights import evaluated_parts
 from keras_pde.callbacks.optimizer_logger import logging_parts
+from keras_pde.optimizers.evaluation_weights import judged_by_others
 from keras_pde.recipes.devices import ONE_DEVICE
 
 
@@ -82,7 +82,7 @@ class Course:
     def _asked_for(self):
         """The callbacks without which the optimizer is not seen as it should be."""
         optimizer = self.robust.optimizer
-        found = [self.evaluated] if evaluated_parts(optimizer) else []
+        found = [self.evaluated] if judged_by_others(optimizer) else []
         return found + ([OptimizerLogger()] if logging_parts(optimizer) else [])
 
 
@@ -93,7 +93,7 @@ def _check_cycles(optimizer, steps, epochs):
         steps: of an epoch.
         epochs: of the training.
     """
-    for part in evaluated_parts(optimizer):
+    for part in judged_by_others(optimizer):
         anchored = "anchor" in getattr(part, "evaluation_choices", ())
         if anchored and part.inner_steps > steps * epochs:
             raise ValueError(

@@ -2,25 +2,14 @@
 
 import dataclasses
 import tomllib
-import types
-import typing
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
 from keras_pde.recipes.ranges import check_ranges
-from keras_pde.registry import unknown_name
-from keras_pde.threat import is_fraction, radius
-
-
-@dataclass(frozen=True)
-class Part:
-    """A component by its registered name, with the arguments of its constructor."""
-
-    name: str
-    arguments: dict[str, Any] = field(default_factory=dict)
+from keras_pde.recipes.tables import Part, copied, entered, index_of, laid_over, section
 
 
 @dataclass(frozen=True)
@@ -135,8 +124,8 @@ class Recipe:
     model: Part
     training: Training
     objective: tuple[Part, ...] = (Part("plain"),)
-    optimizer: Part = Part("sgd", {"momentum": 0.9})
-    schedule: Part = Part("one_cycle", {"peak": 0.1})
+    optimizer: Part = field(default_factory=lambda: Part("sgd", {"momentum": 0.9}))
+    schedule: Part = field(default_factory=lambda: Part("one_cycle", {"peak": 0.1}))
     validation: Validation = Validation()
     evaluation: tuple[Evaluation, ...] = ()
     name: str = ""
@@ -153,8 +142,8 @@ class Recipe:
         Raises:
             ValueError: an unknown or missing key, a value of the wrong type or range.
         """
-        values = _copied(values)
-        recipe = dataclasses.replace(_section(cls, values, "the recipe"), values=values)
+        values = copied(values)
+        recipe = dataclasses.replace(section(cls, values, "the recipe"), values=values)
         check_ranges(recipe)
         return recipe
 
@@ -166,7 +155,7 @@ class Recipe:
         Raises:
             ValueError: there is no such table, or the result is not a recipe.
         """
-        values = _copied(self.values)
+        values = copied(self.values)
         for key, value in changes.items():
             *tables, last = key.split(".")
             part = getattr(self, tables[0], None) if tables else None
@@ -174,9 +163,9 @@ class Recipe:
                 values.setdefault(tables[0], {"name": part.name, **part.arguments})
             table = values
             for name in tables:
-                table = _entered(table, name, key)
+                table = entered(table, name, key)
             if isinstance(table, list):
-                table[_index(table, last, key)] = value
+                table[index_of(table, last, key)] = value
             else:
                 table[last] = value
         return Recipe.of(values)
@@ -186,7 +175,7 @@ class Recipe:
         return tomli_w.dumps(self.values)
 
 
-def load(path) -> Recipe:
+def load(path: str | Path) -> Recipe:
     """The recipe of a TOML file.
 
     With `extends = "other.toml"` (a path beside the file) it states only what differs.
@@ -224,24 +213,7 @@ def _tables(path, below=()):
         return values
     if not isinstance(base, str) or not (path.parent / base).is_file():
         raise ValueError(f"Received extends = {base!r}; expected a file beside {path.name}.")
-    return _laid_over(_tables(path.parent / base, (*below, path.resolve())), values)
-
-
-def _laid_over(base, values):
-    """Tables merge key by key; a component of another name brings its own arguments only."""
-    merged = dict(base)
-    for key, value in values.items():
-        old = base.get(key)
-        both = isinstance(old, dict) and isinstance(value, dict)
-        merged[key] = _laid_over(old, value) if both and not _renamed(key, old, value) else value
-    return merged
-
-
-def _renamed(key, old, new):
-    """Whether a table is about another component than the one that it is laid over."""
-    return key != "data" and any(
-        name in new and new[name] != old.get(name) for name in ("name", "from")
-    )
+    return laid_over(_tables(path.parent / base, (*below, path.resolve())), values)
 
 
 def parse_change(text: str) -> tuple[str, Any]:
@@ -262,96 +234,3 @@ def parse_value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
-
-
-def _section(cls, values, where):
-    """The dataclass of a table, each value checked against the field's type."""
-    if not isinstance(values, dict):
-        raise ValueError(f"Received {values!r} as {where}; expected a table.")
-    if cls is Part:
-        return _part(values, where)
-    hints = typing.get_type_hints(cls)
-    known = [f.name for f in fields(cls) if f.name != "values"]
-    for key in values:
-        if key not in known:
-            raise unknown_name(f"key of {where}", key, known)
-    needed = [f.name for f in fields(cls) if _is_required(f)]
-    missing = [name for name in needed if name not in values]
-    if missing:
-        raise ValueError(f"Received {where} without {missing}; expected at least {needed}.")
-    return cls(**{key: _value(hints[key], value, where, key) for key, value in values.items()})
-
-
-def _is_required(item):
-    missing = dataclasses.MISSING
-    return item.default is missing and item.default_factory is missing
-
-
-def _part(values, where):
-    arguments = {key: number(value) for key, value in values.items() if key != "name"}
-    name = values.get("name", "" if "from" in arguments else None)
-    if not isinstance(name, str):
-        raise ValueError(f'Received {where} without a name; expected name = "...".')
-    return Part(name, arguments)
-
-
-def number(value):
-    """A fraction in quotes, such as "8/255", as a float, and "none" as None (TOML has neither)."""
-    if value == "none":
-        return None
-    if is_fraction(value):
-        return radius(value)
-    if isinstance(value, list):
-        return [number(item) for item in value]
-    return value
-
-
-def _value(hint, value, where, key):
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    what = f"[{key}]" if where == "the recipe" else f"{key} in {where}"
-    if origin is tuple:
-        # One table may stand for a list of one.
-        items = value if isinstance(value, list) else [value]
-        return tuple(_value(arguments[0], item, where, key) for item in items)
-    if dataclasses.is_dataclass(hint):
-        return _section(hint, value, what)
-    kinds = arguments if origin is types.UnionType else (origin or hint,)
-    value = value if kinds == (str,) else number(value)
-    if any(_is(value, kind) for kind in kinds):
-        return float(value) if kinds == (float,) else value
-    expected = " or ".join(kind.__name__ for kind in kinds)
-    raise ValueError(f"Received {key} = {value!r} in {where}; expected {expected}.")
-
-
-def _is(value, kind):
-    if isinstance(value, bool):
-        return kind is bool
-    return isinstance(value, (int, float) if kind is float else kind)
-
-
-def _copied(values):
-    """A deep copy that TOML can hold."""
-    if isinstance(values, dict):
-        return {key: _copied(value) for key, value in values.items()}
-    if isinstance(values, list | tuple):
-        return [_copied(value) for value in values]
-    return "none" if values is None else values
-
-
-def _entered(table, name, key):
-    if isinstance(table, list):
-        return table[_index(table, name, key)]
-    entry = table.setdefault(name, {})
-    if not isinstance(entry, (dict, list)):
-        raise ValueError(f"Received the key {key!r}; expected one of a table, {name!r} is a value.")
-    return entry
-
-
-def _index(table, name, key):
-    if not name.isdigit() or int(name) >= len(table):
-        raise ValueError(
-            f"Received the key {key!r}; expected a number from 0 to {len(table) - 1} for an entry "
-            f"of the list, not {name!r}: for the first one, write its number, as in "
-            "evaluation.0.images."
-        )
-    return int(name)

@@ -1,31 +1,35 @@
 import contextlib
 import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from keras_pde.callbacks import EvaluationWeights
+from keras_pde.data import Dataset
 from keras_pde.recipes import build, pace, schedules
 from keras_pde.recipes.course import Course
 from keras_pde.recipes.devices import find
 from keras_pde.recipes.finish import finish
 from keras_pde.recipes.journal import Journal
+from keras_pde.recipes.recipe import Recipe
 from keras_pde.recipes.run_folder import RunFolder
 
 
 def train(
-    recipe,
-    out,
+    recipe: Recipe,
+    out: str | Path,
     *,
-    resume=False,
-    max_minutes=None,
-    blocks=None,
-    evaluate=True,
-    devices=None,
-    data_dir=None,
-    download=False,
-    dataset=None,
-    callbacks=(),
-    say=print,
-    progress=None,
-):
+    resume: bool = False,
+    max_minutes: float | None = None,
+    blocks: int | None = None,
+    evaluate: bool = True,
+    devices: int | str | None = None,
+    data_dir: str | Path | None = None,
+    download: bool = False,
+    dataset: Dataset | None = None,
+    callbacks: Sequence[Callable] = (),
+    say: Callable[[str], None] = print,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> RunFolder:
     """Trains a recipe's model, keeps its best epoch, evaluates and saves it.
 
     Every finished epoch is in the folder: after a kill, `resume=True` goes on from there and ends

@@ -4,8 +4,11 @@ import io
 import threading
 import time
 import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-from keras_pde.recipes import RunFolder
+from keras_pde.recipes import Recipe, RunFolder
 from keras_pde.registry import unknown_name
 from keras_pde.tuner import chief, tradeoff
 from keras_pde.tuner.extra import require
@@ -22,20 +25,20 @@ SETTINGS = "search.json"
 
 
 def search(
-    recipe,
-    out,
-    trials,
+    recipe: Recipe,
+    out: str | Path,
+    trials: int,
     *,
-    tuner="random",
-    objective="val_robust_accuracy",
-    min_accuracy=0.0,
-    seed=0,
-    resume=False,
-    data_dir=None,
-    download=False,
-    trust_network=False,
-    shortened=None,
-    show=None,
+    tuner: str = "random",
+    objective: str = "val_robust_accuracy",
+    min_accuracy: float = 0.0,
+    seed: int = 0,
+    resume: bool = False,
+    data_dir: str | Path | None = None,
+    download: bool = False,
+    trust_network: bool = False,
+    shortened: dict[str, Any] | None = None,
+    show: Callable[..., None] | None = None,
 ) -> list[Trial]:
     """Trains a recipe with different values of what its `[search]` names, and keeps the best.
 

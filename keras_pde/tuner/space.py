@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from keras_pde.recipes import Recipe, build
-from keras_pde.recipes.recipe import number
+from keras_pde.recipes.tables import number
 from keras_pde.registry import unknown_name
 
 _TABLES = ("model", "objective", "optimizer", "schedule", "training", "data")

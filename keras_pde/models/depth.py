@@ -4,10 +4,11 @@ import keras
 
 from keras_pde import _keras
 from keras_pde.checks import check_count
+from keras_pde.integrators import RungeKutta
 from keras_pde.layers.continuous.continuous_block import ContinuousBlock
 
 
-def refine(model):
+def refine(model: keras.Model) -> keras.Model:
     """The model with twice as many steps, and coefficients that give each block the same theta(t).
 
     It computes the same, up to what the error of the coarser grid was, and has room to learn more.
@@ -17,15 +18,22 @@ def refine(model):
         model: built Keras model or layer with at least one `ContinuousBlock`, at any depth.
 
     Returns:
-        A new model.
+        A new model; compiled as the old one is, with an optimizer that has not begun.
 
     Raises:
         ValueError: there is no such block, or the model cannot be copied.
+
+    Example:
+
+    >>> model = kp.models.continuous_net(widths=(8,), steps=2)
+    >>> finer = kp.models.refine(model)
     """
     return _changed(model, refinement)
 
 
-def project(model, basis=None, num_basis=None):
+def project(
+    model: keras.Model, basis: str | None = None, num_basis: int | None = None
+) -> keras.Model:
     """The model with weights that are projected onto another depth basis: compression without data.
 
     Each theta(t) becomes the nearest one in the mean square over depth, by exact quadrature; moving
@@ -46,7 +54,9 @@ def project(model, basis=None, num_basis=None):
     return _changed(model, lambda block: changes)
 
 
-def with_solver(model, scheme=None, steps=None):
+def with_solver(
+    model: keras.Model, scheme: str | RungeKutta | None = None, steps: int | None = None
+) -> keras.Model:
     """The model with another scheme and number of steps; its weights are untouched.
 
     Args:
@@ -64,7 +74,7 @@ def with_solver(model, scheme=None, steps=None):
     return _changed(model, lambda block: changes)
 
 
-def shorten(model, steps, scheme=None):
+def shorten(model: keras.Model, steps: int, scheme: str | RungeKutta | None = None) -> keras.Model:
     """The model with fewer steps: cheaper, at the price of the error that these make.
 
     `analysis.convergence_report` shows the price. Arguments and errors as for `with_solver`; more
@@ -111,18 +121,21 @@ def _given(**arguments):
 
 
 def _changed(model, changes):
-    copy = _copy(model)
+    copy, compiled = _copy(model)
     for block in blocks(copy):
         block.change_depth(**changes(block))
+    if compiled:
+        copy.compile_from_config(compiled)
     return copy
 
 
 def _copy(model):
+    """The model anew, and how it was compiled: for when its depth is right."""
     blocks(model)
     if not model.built:
         raise ValueError(f"Received {model.name!r}, which is not built; call it on a batch first.")
     config = keras.saving.serialize_keras_object(model)
-    config.pop("compile_config", None)
+    compiled = config.pop("compile_config", None)
     copy = keras.saving.deserialize_keras_object(config)
     copy.set_weights(model.get_weights())
-    return copy
+    return copy, compiled

@@ -1,0 +1,85 @@
+from dataclasses import dataclass
+
+from keras_pde.files import sha256
+from keras_pde.hub.card import Card
+from keras_pde.records import Checked
+from keras_pde.threat import Threat
+
+
+@dataclass(frozen=True)
+class Headline(Checked):
+    """What a measurement of a card found, in short.
+
+    Attributes:
+        norm, epsilon: the threat model, of images in [0, 1].
+        images: how many were measured.
+        clean_accuracy, robust_accuracy: shares of them, the latter an upper bound.
+        certified_accuracy: a lower bound; None where nothing was certified.
+    """
+
+    noun = "headline"
+
+    norm: str
+    epsilon: float
+    images: int
+    clean_accuracy: float
+    robust_accuracy: float
+    certified_accuracy: float | None = None
+
+    @property
+    def threat(self) -> Threat:
+        """Norm and length of the perturbation."""
+        return Threat(self.norm, self.epsilon)
+
+
+@dataclass(frozen=True)
+class Listing(Checked):
+    """A model in the list of published ones: what to choose by, and the digest of its card.
+
+    The card itself, `keras_pde.hub.load_card(listing.name)`, lies beside the weights and holds
+    their digests.
+
+    Attributes:
+        name, title, dataset, architecture, parameters, data_tier, weights: as in `Card`.
+        measurements: a `Headline` for each of the card's.
+        digests, sizes: SHA-256 and bytes of the card's file.
+    """
+
+    noun = "listed model"
+
+    name: str
+    title: str
+    dataset: str
+    architecture: str
+    parameters: int
+    data_tier: str
+    weights: str
+    measurements: tuple[Headline, ...]
+    digests: dict[str, str]
+    sizes: dict[str, int]
+
+    def __post_init__(self):
+        rows = tuple(Headline.from_dict(m) if isinstance(m, dict) else m for m in self.measurements)
+        object.__setattr__(self, "measurements", rows)
+        super().__post_init__()
+
+    @classmethod
+    def of(cls, file: str, data: bytes) -> "Listing":
+        """The listing of a card.
+
+        Args:
+            file: name of the card's file.
+            data: what is in it.
+        """
+        card = Card.from_json(data)
+        same = ("name", "title", "dataset", "architecture", "parameters", "data_tier", "weights")
+        rows = [
+            Headline(*(getattr(m, item) for item in Headline.__dataclass_fields__))
+            for m in card.measurements
+        ]
+        return cls(
+            **{item: getattr(card, item) for item in same},
+            measurements=tuple(rows),
+            digests={file: sha256(data)},
+            sizes={file: len(data)},
+        )
