@@ -1,7 +1,7 @@
 """The one room for what is private in Keras: each name with what we take it to do.
 
-`tests/test_keras_names.py` has a canary for each, which says what a new Keras has changed; and sees
-to it that no other file uses such a name.
+`tests/unit/test_keras_names.py` has a canary for each, which says what a new Keras has changed; and
+sees to it that no other file uses such a name.
 """
 
 import contextlib

@@ -55,6 +55,9 @@ class IteratedAttack(Attack):
     `"class_jacobian"` (a backward pass for each class). It lists in `in_state` the arguments that
     `advance` reads from the state only, so that changing them compiles nothing; all others are
     part of what is compiled.
+
+    Args:
+        norm, epsilon, bounds: as in `Attack`.
     """
 
     needs = "gradient"

@@ -9,7 +9,14 @@ KEYS = ("x_train", "y_train", "x_test", "y_test")
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images (float32, NHWC, in [0, 1]) and labels (int64) of a classification task."""
+    """Images (float32, NHWC, in [0, 1]) and labels (int64) of a classification task.
+
+    Attributes:
+        name: of the set.
+        x_train, y_train: images `(n, height, width, channels)` and labels `(n,)` to train with.
+        x_test, y_test: likewise, to measure with.
+        class_names: of the labels, in order.
+    """
 
     name: str
     x_train: np.ndarray = field(repr=False)
@@ -52,6 +59,11 @@ def balanced_order(labels: np.ndarray, seed: int, proportional: bool = False) ->
     """A random order of the examples in which every prefix represents the classes alike.
 
     Classes have equal shares of each prefix, or, if `proportional`, their shares of the whole.
+
+    Args:
+        labels: integers `(n,)`.
+        seed: integer; which of these orders.
+        proportional: whether frequent classes stay frequent.
     """
     order = np.random.default_rng(seed).permutation(len(labels))
     shuffled = labels[order]

@@ -45,7 +45,7 @@ def project(
         num_basis: number of coefficients; None for each block's own.
 
     Returns:
-        A new model.
+        A new model, as `refine` returns it.
 
     Raises:
         ValueError: as for `refine`, or the basis does not exist or takes no such number.
@@ -65,7 +65,7 @@ def with_solver(
         steps: number of steps of each block; None for each block's own.
 
     Returns:
-        A new model.
+        A new model, as `refine` returns it.
 
     Raises:
         ValueError: as for `refine`, or a block cannot have that scheme or number of steps.
@@ -77,8 +77,18 @@ def with_solver(
 def shorten(model: keras.Model, steps: int, scheme: str | RungeKutta | None = None) -> keras.Model:
     """The model with fewer steps: cheaper, at the price of the error that these make.
 
-    `analysis.convergence_report` shows the price. Arguments and errors as for `with_solver`; more
-    steps than a block has are refused.
+    `analysis.convergence_report` shows the price.
+
+    Args:
+        model: as for `refine`.
+        steps: number of steps of each block, at most its own.
+        scheme: as for `with_solver`.
+
+    Returns:
+        A new model, as `refine` returns it.
+
+    Raises:
+        ValueError: as for `with_solver`, or a block makes fewer steps already.
     """
     check_count(steps, "steps")
     changes = _given(scheme=scheme, steps=steps)

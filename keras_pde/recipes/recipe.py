@@ -217,7 +217,7 @@ def _tables(path, below=()):
 
 
 def parse_change(text: str) -> tuple[str, Any]:
-    """The key and the value of "KEY=VALUE", as the commands take it with --set.
+    """The key and the value of a text "KEY=VALUE", as the commands take it with --set.
 
     Raises:
         ValueError: there is no equals sign.
@@ -229,7 +229,7 @@ def parse_change(text: str) -> tuple[str, Any]:
 
 
 def parse_value(text: str) -> Any:
-    """A value as TOML writes it; what is none is taken as a string."""
+    """The value of a text, as TOML writes it; what is none is taken as a string."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

@@ -34,6 +34,9 @@ class RunFolder:
     tensorboard/     the same for TensorBoard
     model/           the finished model, as `save_model` writes it
     report_*.json    what `kp.evaluate` found
+
+    Args:
+        path: of the folder, which need not exist.
     """
 
     def __init__(self, path):

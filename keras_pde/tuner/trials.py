@@ -64,7 +64,13 @@ def is_larger_better(objective: str) -> bool:
 
 
 def ranked(trials: list[Trial], objective: str, min_accuracy: float = 0.0) -> list[Trial]:
-    """The completed trials, the best first; after them those of less clean validation accuracy."""
+    """The completed trials, the best first; after them those of less clean validation accuracy.
+
+    Args:
+        trials: of a search.
+        objective: name of the number that they are ranked by.
+        min_accuracy: clean validation accuracy below which a trial comes after all others.
+    """
     completed = [trial for trial in trials if trial.state == "completed"]
     sign = -1 if is_larger_better(objective) else 1
 

@@ -1,6 +1,6 @@
 """What the tests of objectives share: a small smooth network, data, and the golden run.
 
-`python -m tests.objective_cases` rewrites the golden numbers; it is to be run on TensorFlow.
+`python tests/cases/objective_cases.py` rewrites the golden numbers; it is to be run on TensorFlow.
 """
 
 import json
@@ -84,7 +84,7 @@ def golden_run(entry):
 
 
 if __name__ == "__main__":
-    from tests.conftest import double_precision
+    from double_precision import double_precision
 
     with double_precision():
         runs = {entry.name: golden_run(entry) for entry in registry.entries("objective")}

@@ -14,7 +14,7 @@ from keras_pde.hub.listing import Listing
 from keras_pde.hub.publishing import MODEL_LIMIT, TOTAL_LIMIT
 from keras_pde.recipes import build
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "zoo" / "recipes"
 SAVED = ROOT / "saved_models"
 LISTED = index.read_index(index.PACKAGE_INDEX)

@@ -1,6 +1,6 @@
 """Small problems, steps with the loss in sight, and what TensorFlow makes of every optimizer.
 
-`python -m tests.optimizer_cases` rewrites the golden numbers.
+`python tests/cases/optimizer_cases.py` rewrites the golden numbers.
 """
 
 import json

@@ -14,6 +14,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import recipe_cases
 from keras import ops
 from recipe_cases import (
     BACKEND,
@@ -161,7 +162,7 @@ def test_tensorboard_is_not_needed(folder, tmp_path, monkeypatch):
 def test_a_killed_training_ends_with_the_same_bits(whole, folder, toml):
     """Killed in the middle of an epoch, and again before the files of an epoch stand."""
     run = RunFolder(folder / "killed")
-    script = str(Path(__file__).with_name("recipe_cases.py"))
+    script = recipe_cases.__file__
     root = str(Path(kp.__file__).parents[1])
     environment = {**os.environ, "PYTHONPATH": root, "KERAS_BACKEND": BACKEND}
     for when in ("training", "writing"):

@@ -1,7 +1,7 @@
 """Recipes on two devices, and on those of two processes, equal one device.
 
 Backends fix their devices when they start, so this file trains in processes of its own:
-`python tests/test_devices.py FOLDER one|two|joint`.
+`python tests/end_to_end/test_devices.py FOLDER one|two|joint`.
 """
 
 import contextlib

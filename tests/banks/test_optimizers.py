@@ -290,7 +290,7 @@ class TestBank:
     def test_moving_average(self, entry):
         """`use_ema` ends with an average of what the training passed, between start and end."""
         if "inner_optimizer" in entry.example:
-            pytest.skip("its inner optimizer averages: tests/test_wrappers.py")
+            pytest.skip("its inner optimizer averages: tests/unit/test_wrappers.py")
         optimizer = quiet(entry, use_ema=True, ema_momentum=0.5)
         weights = variables([1.0])
         for _ in range(12):
@@ -313,7 +313,7 @@ class TestBank:
 
     def test_without_a_step_averages_change_nothing(self, entry):
         if "inner_optimizer" in entry.example:
-            pytest.skip("its inner optimizer averages: tests/test_wrappers.py")
+            pytest.skip("its inner optimizer averages: tests/unit/test_wrappers.py")
         optimizer, weights = build(entry, use_ema=True), variables([1.0])
         optimizer.finalize_variable_values(weights)
         optimizer.build(weights)

@@ -11,7 +11,7 @@ import pytest
 import keras_pde as kp
 from keras_pde import registry
 
-PAGE = Path(__file__).parent.parent / "docs" / "fine_tuning.md"
+PAGE = Path(__file__).parents[2] / "docs" / "fine_tuning.md"
 
 
 @pytest.fixture(params=registry.entries("model"), ids=lambda entry: entry.name)

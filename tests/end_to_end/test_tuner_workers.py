@@ -17,7 +17,7 @@ pytest.importorskip("keras_tuner")
 
 from keras_pde.tuner import chief
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def _commands(tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-TUTORIALS = Path(__file__).parent.parent / "tutorials"
+TUTORIALS = Path(__file__).parents[2] / "tutorials"
 
 
 def load(name):

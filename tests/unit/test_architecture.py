@@ -1,6 +1,6 @@
 """The house: who may import whom, what is public, and what every docstring must say.
 
-`python tests/test_architecture.py` writes `docs/architecture.md` anew, from what is tested here.
+`python tests/unit/test_architecture.py` writes `docs/architecture.md` anew.
 """
 
 import ast
@@ -17,7 +17,7 @@ import keras_pde as kp
 from keras_pde import registry
 
 PACKAGE = Path(kp.__file__).parent
-PAGE = Path(__file__).parent.parent / "docs" / "architecture.md"
+PAGE = Path(__file__).parents[2] / "docs" / "architecture.md"
 
 # Imports point only downwards; modules of one step do not import each other.
 STEPS = [
@@ -90,7 +90,7 @@ def page() -> str:
         "",
         "Rooms of the package, from the roof to the ground. Imports point only downwards; rooms of",
         "one floor do not import each other, and within a room no files import each other in a",
-        "circle. `tests/test_architecture.py` enforces it and writes this page.",
+        "circle. `tests/unit/test_architecture.py` enforces it and writes this page.",
         "",
         "| floor | room | what it is |",
         "|---|---|---|",
@@ -106,7 +106,7 @@ def page() -> str:
 
 
 def test_the_page_shows_the_house():
-    assert PAGE.read_text() == page(), "python tests/test_architecture.py writes it anew"
+    assert PAGE.read_text() == page(), "python tests/unit/test_architecture.py writes it anew"
 
 
 @pytest.mark.parametrize("path", _modules(), ids=lambda p: str(p.relative_to(PACKAGE)))

@@ -1,6 +1,7 @@
 """What the tests of recipes share: a toy recipe, its data and network, and a training to be killed.
 
-`python tests/recipe_cases.py FOLDER WHEN` starts or resumes the toy training and dies on the way.
+`python tests/cases/recipe_cases.py FOLDER WHEN` starts or resumes the toy training and dies on the
+way.
 """
 
 import contextlib

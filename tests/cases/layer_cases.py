@@ -1,6 +1,6 @@
 """Layers with weights that do not depend on the backend, and what TensorFlow makes of them.
 
-`python -m tests.layer_cases` rewrites the golden numbers.
+`python tests/cases/layer_cases.py` rewrites the golden numbers.
 """
 
 import json

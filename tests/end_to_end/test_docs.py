@@ -13,7 +13,7 @@ import keras_pde as kp
 from keras_pde import attacks, registry
 from keras_pde.recipes import build, recipe
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def _blocks(document, language):
