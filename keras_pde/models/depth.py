@@ -25,7 +25,7 @@ def refine(model: keras.Model) -> keras.Model:
 
     Example:
 
-    >>> model = kp.models.continuous_net(widths=(8,), steps=2)
+    >>> model = kp.models.continuous_net(width=8, steps=2)
     >>> finer = kp.models.refine(model)
     """
     return _changed(model, refinement)

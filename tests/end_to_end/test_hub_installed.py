@@ -15,8 +15,8 @@ import h5py
 import keras
 import numpy as np
 import pytest
+from forgery_cases import DIFFERENT, FORGERIES, huge_array
 from hub_cases import FILES, WEIGHTS, edit_card, make_row, sign
-from test_hub_forgeries import DIFFERENT, FORGERIES, huge_array
 
 import keras_pde as kp
 from keras_pde import hub

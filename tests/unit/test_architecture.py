@@ -12,6 +12,7 @@ from pathlib import Path
 
 import keras
 import pytest
+from public_cases import public
 
 import keras_pde as kp
 from keras_pde import registry
@@ -205,23 +206,7 @@ def test_public_names():
     ]
 
 
-def _public():
-    """What users are told of: the components, and all that the public modules list."""
-    found = {
-        (f"{kind}-{entry.name}"): entry.component
-        for kind in registry.KINDS
-        for entry in registry.entries(kind)
-    }
-    rooms = [name for name in kp.__all__ if inspect.ismodule(getattr(kp, name))]
-    for room in (kp, *(getattr(kp, name) for name in rooms)):
-        for name in room.__all__:
-            value = getattr(room, name)
-            if callable(value) and value not in found.values():
-                found[f"{room.__name__.partition('.')[2] or 'kp'}-{name}"] = value
-    return found
-
-
-PUBLIC = _public()
+PUBLIC = public()
 FUNCTIONS = {name: value for name, value in PUBLIC.items() if inspect.isfunction(value)}
 
 
