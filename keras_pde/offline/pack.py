@@ -92,11 +92,9 @@ def pack(
         staging.mkdir()
         done = _add_run(staging, *recipes, RunFolder(resume), evaluate) if resume else 0
         _add_code(staging)
+        _add_recipes(staging, recipes)
         (staging / "wheels").mkdir()
         needed = fetch(machine, staging / "wheels", bring, say)
-        (staging / "recipes").mkdir()
-        for name, recipe in recipes.items():
-            (staging / "recipes" / f"{name}.toml").write_text(recipe.to_toml(), encoding="utf-8")
         (data,) = {recipe.data.name for recipe in recipes.values()}
         say(f"Packing {data} ...")
         packed = datasets.pack(
@@ -107,10 +105,7 @@ def pack(
             download=download,
             splits=("test",) if evaluate else ("train",),
         )
-        parts = Parts(Path(scratch), STEM, math.ceil(max_mb * 10**6) - _BESIDE, say)
-        with parts, tarfile.open(fileobj=parts, mode="w|") as archive:
-            for path in sorted(staging.rglob("*")):
-                archive.add(path, path.relative_to(staging), recursive=False, filter=_anonymous)
+        parts = _cut(staging, Parts(Path(scratch), STEM, math.ceil(max_mb * 10**6) - _BESIDE, say))
         manifest = {
             "format": FORMAT,
             "recipes": list(recipes),
@@ -122,13 +117,13 @@ def pack(
             "data": packed["name"],
             "task": "evaluate" if evaluate else "train",
             "finished_epochs": done,
-            "bundles": parts.written,
+            "bundles": parts,
         }
         (Path(scratch) / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
         _write_starter(Path(scratch))
         for old in filter(_is_ours, [*out.glob("*")]):
             old.unlink()
-        for name in (STARTER, *(part["file"] for part in parts.written), MANIFEST):
+        for name in (STARTER, *(part["file"] for part in parts), MANIFEST):
             (Path(scratch) / name).rename(out / name)
     return manifest
 
@@ -195,6 +190,20 @@ def _add_code(staging):
     target = staging / "code" / "keras_pde"
     shutil.copytree(_PACKAGE, target, ignore=shutil.ignore_patterns("__pycache__"))
     (target / environment.COMMIT).write_text(environment.commit() + "\n", encoding="utf-8")
+
+
+def _add_recipes(staging, recipes):
+    (staging / "recipes").mkdir()
+    for name, recipe in recipes.items():
+        (staging / "recipes" / f"{name}.toml").write_text(recipe.to_toml(), encoding="utf-8")
+
+
+def _cut(staging, parts):
+    """One archive of all that is staged, in parts; what each of them is."""
+    with parts, tarfile.open(fileobj=parts, mode="w|") as archive:
+        for path in sorted(staging.rglob("*")):
+            archive.add(path, path.relative_to(staging), recursive=False, filter=_anonymous)
+    return parts.written
 
 
 def _write_starter(scratch):

@@ -65,16 +65,9 @@ def train(
     >>> run = keras_pde.recipes.train(recipe, "runs/mnist-linf")
     >>> model = keras_pde.load_model(run / "model")
     """
-    began = time.monotonic()
-    if max_minutes is not None and not max_minutes >= 0:
-        raise ValueError(f"Received max_minutes={max_minutes}; expected at least 0, or None.")
-    deadline = None if max_minutes is None else began + 60 * max_minutes
+    deadline = _deadline(max_minutes)
     devices = find(devices)
-    if blocks is not None and (deadline is None or blocks < 1 or devices.processes > 1):
-        raise ValueError(
-            f"Received blocks={blocks} with max_minutes={max_minutes} and {devices.processes} "
-            "processes; expected at least 1, the minutes of a block, and one process."
-        )
+    _check_blocks(blocks, max_minutes, devices)
     if not devices.first:
         say, progress = _silent, None
     build.check(recipe, devices)
@@ -121,12 +114,7 @@ def train(
             say(f"Resumed after epoch {done} of {journal.epochs}.")
         if done < journal.epochs:
             course = Course(recipe, robust, batches, held_out, devices, evaluated)
-            course.attacked.last = journal.robust_accuracy()
-            if blocks is not None:
-                journal.pace = pace.measure(course, journal)
-                journal.epochs = pace.fitting(journal, steps, blocks, say)
-                schedules.adapt(robust.optimizer, recipe.training.epochs, journal.epochs)
-            course.run([journal], done, journal.epochs)
+            _learn(course, journal, recipe, done, blocks, say)
         elif journal.is_whole and callbacks:
             for follow in callbacks:  # its last call may have failed
                 follow(journal)
@@ -135,6 +123,33 @@ def train(
             return folder
         devices.first_does(_conclude, recipe, folder, loaded, journal, evaluate, say, progress)
     return folder
+
+
+def _deadline(max_minutes):
+    """On the clock `time.monotonic`; None for none."""
+    if max_minutes is None:
+        return None
+    if not max_minutes >= 0:
+        raise ValueError(f"Received max_minutes={max_minutes}; expected at least 0, or None.")
+    return time.monotonic() + 60 * max_minutes
+
+
+def _check_blocks(blocks, max_minutes, devices):
+    if blocks is not None and (max_minutes is None or blocks < 1 or devices.processes > 1):
+        raise ValueError(
+            f"Received blocks={blocks} with max_minutes={max_minutes} and {devices.processes} "
+            "processes; expected at least 1, the minutes of a block, and one process."
+        )
+
+
+def _learn(course, journal, recipe, done, blocks, say):
+    """The epochs that are left; with `blocks` as many as fit into these."""
+    course.attacked.last = journal.robust_accuracy()
+    if blocks is not None:
+        journal.pace = pace.measure(course, journal)
+        journal.epochs = pace.fitting(journal, course.batches.steps_per_epoch, blocks, say)
+        schedules.adapt(course.robust.optimizer, recipe.training.epochs, journal.epochs)
+    course.run([journal], done, journal.epochs)
 
 
 def _silent(text):

@@ -56,7 +56,12 @@ def names(kind):
         **{"RobustModel": kp.RobustModel, "TanhLogits": kp.layers.TanhLogits},
         **{"model": model, "network": network(), "loss": loss, "x": x, "y": y},
         **{"x_train": x, "y_train": y, "held_out": (x, y), "x_test": x[:12], "y_test": y[:12]},
-        **{"x_held_out": x[:12], "y_held_out": y[:12], "batches": [(x, y)], "step": lambda x, y: None},
+        **{
+            "x_held_out": x[:12],
+            "y_held_out": y[:12],
+            "batches": [(x, y)],
+            "step": lambda x, y: None,
+        },
         "recipe": kp.recipes.load(ZOO / "searches" / "fashion_mnist_sample.toml"),
     }
     if kind in ("layer", "layers"):
