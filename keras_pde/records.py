@@ -8,10 +8,35 @@ from typing import Any, get_args, get_origin
 
 import numpy as np
 
+from keras_pde import files
 from keras_pde.registry import unknown_name
 
 
-class Checked:
+class ToJSON:
+    """Base of dataclasses that JSON holds: reports, and records that are read again."""
+
+    noun = "report"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON has them: lists, and null for what is infinite or no number."""
+        return plain(dataclasses.asdict(self))
+
+    def to_json(self, path=None) -> str:
+        """`to_dict` as JSON text.
+
+        Args:
+            path: file to write it to, too; None for none.
+
+        Raises:
+            ValueError: something in it is none of strings, numbers, lists and dicts.
+        """
+        text = to_json(self.to_dict(), self.noun)
+        if path is not None:
+            files.write(path, text + "\n")
+        return text
+
+
+class Checked(ToJSON):
     """Base of a frozen dataclass whose instances have the declared types, nothing near them.
 
     Lists become tuples where a tuple is declared, since JSON has only lists. A whole number is a
@@ -29,6 +54,10 @@ class Checked:
             if not fits(value, item.type):
                 self.refuse(item.name, _type_name(item.type))
 
+    def to_dict(self) -> dict[str, Any]:
+        """The fields, as they are: JSON refuses what it cannot hold, and nothing becomes null."""
+        return dataclasses.asdict(self)
+
     def refuse(self, name, expected):
         value = getattr(self, name)
         raise ValueError(f"Received a {self.noun} with {name}={value!r}; expected {expected}.")
@@ -36,10 +65,6 @@ class Checked:
     def require(self, name, valid, expected):
         if not valid:
             self.refuse(name, expected)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields; those that are records too are dicts."""
-        return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, values: Any):
@@ -68,6 +93,17 @@ def check_names(cls, values, names, complete=False):
         raise ValueError(
             f"Received a {cls.noun} without {missing}; expected the fields {required}."
         )
+
+
+def plain(value):
+    """Arrays and tuples as lists, numbers of NumPy as Python's, and those that are none as None."""
+    if isinstance(value, dict):
+        return {key: plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def to_json(values, noun) -> str:

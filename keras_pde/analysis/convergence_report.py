@@ -1,6 +1,5 @@
 """How fast a continuous network converges in depth, and what fewer steps cost it."""
 
-import dataclasses
 import math
 import time
 import warnings
@@ -15,6 +14,7 @@ from keras_pde import _keras, figures, graph, integrators
 from keras_pde.checks import check_count, class_labels
 from keras_pde.layers.continuous import bases
 from keras_pde.models import depth
+from keras_pde.records import ToJSON
 from keras_pde.text import table
 
 # The reference makes so many times the steps of the finest row.
@@ -50,7 +50,7 @@ class SolverResult:
 
 
 @dataclass(frozen=True)
-class ConvergenceReport:
+class ConvergenceReport(ToJSON):
     """What `convergence_report` found.
 
     Attributes:
@@ -76,10 +76,6 @@ class ConvergenceReport:
 
     def __str__(self) -> str:
         return self.table()
-
-    def to_dict(self) -> dict:
-        """The report as JSON holds it."""
-        return dataclasses.asdict(self)
 
     def plot(self, path=None):
         """Draws error, and accuracy or agreement, against the evaluations of the rates.

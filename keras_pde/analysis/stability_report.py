@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_pde import _keras
 from keras_pde.integrators import Scheme
+from keras_pde.records import ToJSON, plain
 from keras_pde.text import table
 
 # Of h times the largest eigenvalue: no explicit scheme is stable beyond, and none of the limits
@@ -90,7 +91,7 @@ class LayerStability:
 
 
 @dataclass(frozen=True)
-class StabilityReport:
+class StabilityReport(ToJSON):
     """What `stability_report` found, one row a layer.
 
     Attributes:
@@ -122,9 +123,8 @@ class StabilityReport:
         for row in self.rows:
             values = {f.name: getattr(row, f.name) for f in dataclasses.fields(row)}
             del values["spectrum"], values["integrator"]
-            values["limit"] = row.limit if math.isfinite(row.limit) else None
             rows.append({**values, "suggestion": row.suggestion})
-        return {"name": self.name, "stable": self.stable, "layers": rows}
+        return plain({"name": self.name, "stable": self.stable, "layers": rows})
 
     def plot(self, path=None):
         """Draws, for each scheme, where a step does not grow, and h times the spectra.

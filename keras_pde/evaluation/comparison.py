@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from keras_pde.records import ToJSON
 from keras_pde.text import columns, number, percent
 
 
@@ -20,7 +21,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(ToJSON):
     """Two models on the same images.
 
     Attributes:
@@ -37,6 +38,8 @@ class Comparison:
     medians: tuple[float, float]
     ratio: float
     ratio_interval: tuple[float, float]
+
+    noun = "comparison"
 
     @classmethod
     def of(cls, first, second, resamples: int = 2000, seed: int = 0):

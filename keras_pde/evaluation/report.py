@@ -2,16 +2,16 @@
 
 import dataclasses
 import json
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from keras_pde import figures, files
+from keras_pde import figures
 from keras_pde.checks import check_bounds
 from keras_pde.evaluation.comparison import Comparison
 from keras_pde.evaluation.measurement import Measurement
+from keras_pde.records import ToJSON, plain
 from keras_pde.text import columns, number, percent
 from keras_pde.threat import within
 
@@ -43,7 +43,7 @@ class AttackRun:
 
 
 @dataclass(frozen=True, eq=False)
-class Report:
+class Report(ToJSON):
     """What `evaluate` found. Distances and accuracies are upper bounds of the true ones.
 
     Attributes:
@@ -253,19 +253,13 @@ class Report:
 
     # Files
 
-    def to_json(self, path=None) -> str:
-        """The report as JSON text, also written to `path`; infinite distances become null."""
+    def to_dict(self) -> dict:
+        """All but the images, as JSON has it; infinite distances become None."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         del values["adversarials"]
-        values["distance"] = [float(d) if math.isfinite(d) else None for d in self.distance]
-        if self.certified is not None:
-            values["certified"] = [float(r) for r in self.certified]
         values["runs"] = [dataclasses.asdict(run) for run in self.runs]
-        values = {"schema": SCHEMA, **values}
-        text = json.dumps(values, indent=1, allow_nan=False, default=str)
-        if path is not None:
-            files.write(path, text + "\n")
-        return text
+        # What an attack of one's own is made with may be anything: it is shown, not read again.
+        return json.loads(json.dumps(plain({"schema": SCHEMA, **values}), default=str))
 
     @classmethod
     def from_json(cls, source) -> "Report":

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from keras_pde.evaluation.measurement import Measurement
-from keras_pde.records import Checked, check_names, from_json, to_json
+from keras_pde.records import Checked, check_names, from_json
 
 SCHEMA = 2
 
@@ -147,10 +147,6 @@ class Card(Checked):
     def to_dict(self) -> dict[str, Any]:
         """The fields; measurements are dicts too."""
         return {**super().to_dict(), "measurements": [m.to_dict() for m in self.measurements]}
-
-    def to_json(self) -> str:
-        """The card as JSON text; a `ValueError` says what JSON cannot hold."""
-        return to_json(self.to_dict(), "card")
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Card":

@@ -1,5 +1,7 @@
 """The statistics of a report, and of two reports of the same images."""
 
+import json
+
 import numpy as np
 import pytest
 from evaluation_cases import synthetic
@@ -67,6 +69,15 @@ def test_comparison_where_nothing_is_found():
     assert all_wrong.compare(nothing).ratio == 0
     mixed = synthetic([0.1, np.inf, np.inf, 0.1, 0.0])
     assert "not found" in nothing.compare(mixed).table()
+
+
+def test_a_comparison_is_written_as_json(tmp_path):
+    first, second = synthetic([0.1, 0.2, 0.0, 0.4, np.inf]), synthetic([0.0] * 5)
+    found = first.compare(second)
+    assert json.loads(found.to_json(tmp_path / "c.json")) == found.to_dict()
+    assert json.loads((tmp_path / "c.json").read_text()) == found.to_dict()
+    assert found.to_dict()["ratio"] is None  # infinite
+    assert found.to_dict()["rows"][0]["first"] == found.rows[0].first
 
 
 def test_the_bootstrap_covers_the_true_ratio():
