@@ -126,6 +126,11 @@ def place(optimizer, variable) -> int:
     return optimizer._get_variable_index(variable)
 
 
+def create_state(model, x, y):
+    """Creates optimizer's and metrics' variables, which the first step would create otherwise."""
+    model._symbolic_build(data_batch=(x, y, None))
+
+
 def batches_of(optimizer):
     """The variable that counts the batches."""
     return optimizer._iterations

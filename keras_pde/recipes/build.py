@@ -213,9 +213,11 @@ def robust_model(recipe: Recipe, loaded, steps) -> RobustModel:
         loss = keras.losses.CategoricalCrossentropy(
             from_logits=True, label_smoothing=training.label_smoothing
         )
+        accuracy = keras.metrics.CategoricalAccuracy(name="accuracy")
     else:
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    robust.compile(made, loss, metrics=["accuracy"])
+        accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
+    robust.compile(made, loss, metrics=[accuracy])
     robust.optimizer.build(robust.trainable_variables)
     return robust
 

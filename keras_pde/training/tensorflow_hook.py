@@ -37,9 +37,19 @@ class Hook:
         _keras.track_loss(self, total, tf.shape(tree.flatten(x)[0])[0])
         return self.compute_metrics(x, y, main.outputs, sample_weight=sample_weight)
 
-    def fit(self, *args, **kwargs):
+    def make_train_function(self, force=False):
+        # What is created within the first traced step makes TensorFlow trace it a second time.
+        if self.built and not self.optimizer.built:
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
+        return super().make_train_function(force)
+
+    def fit(self, x=None, y=None, *args, **kwargs):
+        if self.built and self.compiled and all(hasattr(a, "__array__") for a in (x, y)):
+            with self.distribute_strategy.scope():
+                _keras.create_state(self, x[:1], y[:1])
         try:
-            return super().fit(*args, **kwargs)
+            return super().fit(x, y, *args, **kwargs)
         except tf.errors.InvalidArgumentError as error:
             if self.objective_loss.range_error in str(error):
                 raise ValueError(self.objective_loss.range_error) from None

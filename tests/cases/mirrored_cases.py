@@ -9,6 +9,9 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
+
+ITEM = SimpleNamespace(params={})  # of tests without cases
 
 
 def strategy():
@@ -30,10 +33,20 @@ def together(strategy):
     return strategy.scope(), {}
 
 
-def results(file):
-    """What a test file, run as a script, prints as JSON in its last line."""
+def results(request, argument):
+    """What the file of a test, run as a script, prints as JSON in its last line.
+
+    Args:
+        request: of the fixture.
+        argument: name of the tests' argument with the case; the script gets those that will run.
+    """
+    cases = {
+        item.callspec.params[argument]: None
+        for item in request.session.items
+        if item.path == request.path and argument in getattr(item, "callspec", ITEM).params
+    }
     process = subprocess.run(
-        [sys.executable, file],
+        [sys.executable, str(request.path), *cases],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TF_CPP_MIN_LOG_LEVEL": "3"},
         capture_output=True,
         text=True,

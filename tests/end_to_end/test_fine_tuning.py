@@ -7,6 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from selection import some
 
 import keras_pde as kp
 from keras_pde import registry
@@ -14,9 +15,12 @@ from keras_pde import registry
 PAGE = Path(__file__).parents[2] / "docs" / "fine_tuning.md"
 
 
-@pytest.fixture(params=registry.entries("model"), ids=lambda entry: entry.name)
+MODELS = {entry.name: entry for entry in registry.entries("model")}
+
+
+@pytest.fixture(params=some(MODELS, fast=["small_cnn", "continuous_net"]))
 def loaded(request, tmp_path):
-    entry = request.param
+    entry = MODELS[request.param]
     model = entry.component(**entry.example)
     card = {
         "architecture": entry.name,

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import pytest
 from forgery_cases import DIFFERENT, FORGERIES, huge_array
-from hub_cases import FILES, WEIGHTS, edit_card, make_row, sign
+from hub_cases import WEIGHTS, edit_card, make_row, sign
 
 import keras_pde as kp
 from keras_pde import hub
@@ -125,9 +125,10 @@ def answer(tmp_path_factory):
     hub.save_model(model, work / "original", card)
     published = hub.publish(work / "original", to=work / "hub")
     (work / "cache").mkdir()
-    for name in FILES[1:]:
-        source = work / "hub" / "toy" / "small_cnn" / name
-        shutil.copy(source, work / "cache" / published.digests[name])
+    source = work / "hub" / "toy" / "small_cnn"
+    (listed,) = (m for m in index.read_index(work / "hub" / "zoo.json").values())
+    for name, digest in (published.digests | listed.digests).items():
+        shutil.copy(source / name, work / "cache" / digest)
     images = np.random.default_rng(0).random((3, 28, 28, 1), dtype="float32")
     np.save(work / "images.npy", images)
     (work / "forged").mkdir()

@@ -111,4 +111,4 @@ def test_pack_train_kill_resume_publish_serve_load_measure(tmp_path, monkeypatch
     command("evaluate", NAME, "--data", data)
     shown = capsys.readouterr().out
     assert "agrees" in shown and "DIFFERS" not in shown
-    assert len(os.listdir(tmp_path / "cache")) == 2  # weights and golden logits
+    assert len(os.listdir(tmp_path / "cache")) == 3  # card, weights and golden logits

@@ -259,7 +259,7 @@ def test_what_was_compiled_stays_so():
     assert int(model.optimizer.iterations) == 2
     expected = model.evaluate(X, Y, verbose=0, return_dict=True)
     found = finer.evaluate(X, Y, verbose=0, return_dict=True)
-    assert found == pytest.approx(expected, rel=0.05) and "mae" in found
+    assert found == pytest.approx(expected, rel=0.2) and "mae" in found
     finer.fit(X, Y, verbose=0)
 
     robust = RobustModel(model, objectives.Adversarial("l2", 0.1, bounds=None), average=0.9)

@@ -172,7 +172,7 @@ def test_training_weights_for_those_who_resume():
             True,
         ),
         (keras.optimizers.Adam(use_ema=True), True),
-        (keras.optimizers.LossScaleOptimizer(kp.optimizers.SALR(0.01)), True),
+        (keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(use_ema=True)), True),
         (kp.optimizers.SALR(0.01, use_ema=False), False),
         (keras.optimizers.Adam(), False),
     ],
@@ -186,6 +186,7 @@ def test_a_loop_of_ones_own_is_judged_as_fit_is(optimizer, changes):
     optimizer.build(model.trainable_variables)
     for gradient in np.random.default_rng(0).normal(size=(5, 5)).astype("float32"):
         gradients = [ops.convert_to_tensor(g) for g in (gradient[:4, None], gradient[4:])]
+        optimizer.scale_loss(ops.convert_to_tensor(1.0))
         optimizer.apply(gradients, model.trainable_variables)
     training = model.get_weights()
     with kp.optimizers.evaluation_weights(optimizer):

@@ -105,6 +105,14 @@ def test_takes_training():
     assert not _keras.takes_training(Subclassed())
 
 
+def test_create_state():
+    one = model()
+    one.compile("adam", "mse", metrics=["mae"])
+    _keras.create_state(one, X, np.zeros((len(X), 3), "float32"))
+    assert one.optimizer.built and {m.name for m in one.metrics} >= {"loss", "compile_metrics"}
+    assert len(one.metrics[1].variables) == 2, "sum and count of the metric"
+
+
 def test_graphs():
     one = model()
     graph = _keras.graph_of(one)

@@ -186,3 +186,20 @@ def reachable(graph):
             needed[op.name] = op.type
             queue += [t.op for t in op.inputs] + list(op.control_inputs)
     return list(needed.values())
+
+
+@tensorflow_only
+@pytest.mark.parametrize("by", ["fit", "train_on_batch"])
+def test_a_step_is_traced_once(by, monkeypatch):
+    """Variables that the first traced step creates would make TensorFlow trace it again."""
+    traces = []
+    wrapper = robust(Adversarial("linf", 0.1), functional())
+    metrics = ["accuracy"] if by == "fit" else []
+    wrapper.compile("adam", cross_entropy(), metrics=metrics)
+    step = wrapper.train_step
+    monkeypatch.setattr(wrapper, "train_step", lambda data: (traces.append(by), step(data))[1])
+    if by == "fit":
+        wrapper.fit(X, Y, batch_size=len(X), epochs=2, verbose=0)
+    else:
+        wrapper.train_on_batch(X, Y)
+    assert len(traces) == 1
