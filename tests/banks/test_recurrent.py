@@ -19,6 +19,7 @@ from recurrent_cases import (
     split,
     states,
 )
+from selection import some
 
 from keras_pde import integrators
 from keras_pde.layers.recurrent import (
@@ -124,10 +125,10 @@ def test_backwards_unrolled_bidirectional_and_stateful(name):
     close(run(stateful, x[:, 3:].copy()), forward)
 
 
-@pytest.mark.parametrize(
-    ("name", "jit_compile"),
-    [("antisymmetric", False), ("lipschitz", False), ("oscillators", False), ("gated", True)],
-)
+FITTED = [("antisymmetric", False), ("lipschitz", False), ("oscillators", False), ("gated", True)]
+
+
+@pytest.mark.parametrize(("name", "jit_compile"), some(FITTED, fast=[FITTED[2], FITTED[3]]))
 def test_fit_lowers_the_loss(name, jit_compile):
     if BACKEND == "jax" and not jit_compile:
         pytest.skip("every operation would be compiled alone")

@@ -53,6 +53,7 @@ def test_the_documented_search(tmp_path, monkeypatch, capsys):
     assert "Best of 3 trials" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_documented_chief_and_workers(tmp_path):
     program = tmp_path / "bin" / "keras-pde"
     program.parent.mkdir()

@@ -19,6 +19,7 @@ from hub_cases import (
     make_row,
     registered,
 )
+from selection import some
 
 import keras_pde as kp
 from keras_pde import cli, hub
@@ -143,7 +144,7 @@ def test_repository_limits_the_size_of_weights(clone, run, tmp_path, monkeypatch
 @pytest.mark.parametrize(
     "place", ["hub.publishing.save_model", "files.flush", "hub.publishing.exchange"]
 )
-@pytest.mark.parametrize("exists", [False, True])
+@pytest.mark.parametrize("exists", some([False, True], fast=[True]))
 def test_interrupted_publication_changes_nothing(clone, run, monkeypatch, exists, place, error):
     if exists:
         hub.publish(run)
