@@ -31,7 +31,7 @@ def main():
         }
         for name, values in SLIDE.items()
     ]
-    cards = {card.name: card for card in kp.list_models()}
+    cards = {model.name: kp.hub.load_card(model.name) for model in kp.list_models()}
     for name in (*(n for f in FAMILIES for n in cards if n.startswith(f)), *TUNED):
         if name in cards:
             rows.append({"what": name, "target": "-", "measured": _measured(cards[name])})

@@ -16,7 +16,8 @@ from keras_pde import data, quickstart, recipes
 from keras_pde.attacks import MinimalDistance
 from keras_pde.recipes.finish import kept_model
 
-TULIP = {"name": "tulip", "epsilon": 0.1, "weight": 0.05}
+TWIN = quickstart.twins({})["J2-Lip"]
+TULIP = TWIN.values["objective"]
 VARIANTS = {
     "J0": {"name": "plain"},
     "J2": {"name": "adversarial", "norm": "l2", "epsilon": 0.1},
@@ -31,14 +32,11 @@ def main():
     options = parser(__doc__, rounds=MIN_ROUNDS).parse_args()
     dataset = data.load("fashion_mnist_sample")
     x, y = dataset.x_test[:500], dataset.y_test[:500]
-    recipe = quickstart.twins({})["J2-Lip"]
     rows = []
     for name, objective in VARIANTS.items():
         errors, medians = [], []
         for seed in range(options.rounds):
-            model = trained(
-                recipe.replaced({"objective": objective, "training.seed": seed}), dataset
-            )
+            model = trained(TWIN.replaced({"objective": objective, "training.seed": seed}), dataset)
             result = MinimalDistance("l2", loss="margin")(model, x, y)
             errors.append(100 * float(np.mean(result.status == "misclassified")))
             medians.append(float(np.median(result.distance)))

@@ -127,8 +127,19 @@ def place(optimizer, variable) -> int:
 
 
 def create_state(model, x, y):
-    """Creates optimizer's and metrics' variables, which the first step would create otherwise."""
-    model._symbolic_build(data_batch=(x, y, None))
+    """Creates optimizer's and metrics' variables, which the first step would create otherwise.
+
+    Of arrays alone; what cannot be called with symbols is left to that step.
+    """
+    if not all(hasattr(a, "dtype") and hasattr(a, "shape") and len(a.shape) for a in (x, y)):
+        return
+    # The step casts images that are integers, too.
+    kind = keras.backend.standardize_dtype(x.dtype)
+    kind = kind if "float" in kind else model.compute_dtype
+    images = keras.KerasTensor((None, *x.shape[1:]), kind)
+    labels = keras.KerasTensor((None, *y.shape[1:]), keras.backend.standardize_dtype(y.dtype))
+    with contextlib.suppress(Exception):
+        model._symbolic_build(data_batch=(images, labels, None))
 
 
 def batches_of(optimizer):

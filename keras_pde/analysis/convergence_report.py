@@ -189,7 +189,7 @@ def _outcome(model, scheme, steps, x, batch_size, repeats=0):
     """`(state of the last block, outputs, blocks, seconds)`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of cut elements; rows say so
-        copy = depth.with_solver(model, scheme, steps)
+        copy = depth.changed(model, lambda block: {"scheme": scheme, "steps": steps})
         blocks = depth.blocks(copy)
         plain = _keras.graph_of(copy) is not None
         calls = graph.calls(copy) if plain else []

@@ -15,7 +15,7 @@ def add(commands, debug):
         "Checks the model of a run, copies it to the pretrained models of this clone (or to a "
         "folder of your own), lists it, and draws the boards anew. A folder of your own works for "
         "others if KERAS_PDE_HUB names it or the address it is served at, and KERAS_PDE_INDEX its "
-        "zoo.json. Without RUN, only draws the boards anew from the list.",
+        "zoo.json. Without RUN, only draws the boards anew, from the listed cards.",
     )
     parser.add_argument(
         "folder", nargs="?", metavar="RUN", help="folder that keras-pde train wrote"

@@ -265,7 +265,7 @@ class Report(ToJSON):
     def from_json(cls, source) -> "Report":
         """The report from a file written by `to_json`, or from its text."""
         is_text = isinstance(source, str) and source.lstrip().startswith("{")
-        text = source if is_text else Path(source).read_text()
+        text = source if is_text else Path(source).read_text(encoding="utf-8")
         try:
             values = json.loads(text)
             schema = values.pop("schema", None)

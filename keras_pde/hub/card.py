@@ -136,13 +136,7 @@ class Card(Checked):
         )
         self.require("data_tier", self.data_tier in DATA_TIERS, f"one of {DATA_TIERS}")
         self.require("weights", self.weights in STORAGE, f"one of {STORAGE}")
-        # A name becomes a path: no empty part, no '..', nothing absolute.
-        self.require(
-            "name",
-            not self.name or re.fullmatch(rf"{_NAME}(/{_NAME})*", self.name),
-            "words of letters, digits, '_', '.' and '-' between slashes, such as "
-            "'mnist/linf-0.3/small_cnn'",
-        )
+        check_name(self)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields; measurements are dicts too."""
@@ -178,3 +172,13 @@ class Card(Checked):
         """The card of a dict of fields, without those that `save_model` fills."""
         check_names(cls, values, [f.name for f in dataclasses.fields(cls) if f.name not in _FILLED])
         return cls(**values)
+
+
+def check_name(record):
+    """Refuses a name that is no path within a folder: with an empty part, '..', or absolute."""
+    record.require(
+        "name",
+        not record.name or re.fullmatch(rf"{_NAME}(/{_NAME})*", record.name),
+        "words of letters, digits, '_', '.' and '-' between slashes, such as "
+        "'mnist/linf-0.3/small_cnn'",
+    )

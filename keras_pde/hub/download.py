@@ -49,7 +49,7 @@ def fetch(card, file: str) -> Path:
     """A file of a published model, of the size and the SHA-256 that its card says.
 
     Args:
-        card: of the list inside the package.
+        card: a `Card`, or a `Listing` for the card's own file.
         file: its name in the model's folder.
 
     Raises:

@@ -5,17 +5,17 @@
     card.json          the `Card`: architecture, data, caveats, measurements, digests
 
 The architecture is rebuilt by our own code from its registry name and arguments. The digests show
-damage and mixed-up files; for published models they come from the list inside this package. A card
-that is no part of it can be edited together with its digests. What holds against such a card: no
-code is loaded, nothing that a weights file points to is read, and the weights take no more memory
-than their file has bytes.
+damage and mixed-up files; the list inside this package has the digest of each published card. Any
+other card can be edited together with its digests. What holds against such a card: no code is
+loaded, nothing that a weights file points to is read, and the weights take no more memory than
+their file has bytes.
 """
 
+import contextlib
 import io
 import os
 import shutil
 import tempfile
-import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,12 +25,13 @@ import h5py
 import keras
 import numpy as np
 
-from keras_pde import _keras, environment, models
+from keras_pde import _keras, environment, files, models
 from keras_pde.files import flush, sha256
 from keras_pde.hub.card import GOLDEN_TOLERANCE, STORAGE, Card
 from keras_pde.hub.files import parsing, read
 from keras_pde.hub.golden import EXAMPLES, GOLDEN, check_golden, compute_logits, difference
 from keras_pde.hub.layout import read_into, write_half
+from keras_pde.hub.listing import Listing
 from keras_pde.registry import unknown_name
 
 WEIGHTS, CARD = "model.weights.h5", "card.json"
@@ -87,16 +88,15 @@ def save_model(
     card = Card.from_json(card.to_json())  # what a reader will get, lists for nested tuples
     folder = Path(folder).resolve()
     check_free(folder, overwrite)
-    staging = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
-    try:
-        staging.mkdir(parents=True)
-        card = _write(model, staging, card, weights)
-        for path in (*staging.iterdir(), staging):
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with files.staging(folder.parent, f".{folder.name}.") as scratch:
+        made = scratch / folder.name
+        made.mkdir()
+        card = _write(model, made, card, weights)
+        for path in (*made.iterdir(), made):
             flush(path)
-        exchange(staging, folder, overwrite)
-        return card
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        with exchanged(made, folder, overwrite):
+            return card
 
 
 def read_card(folder: Path) -> Card:
@@ -111,6 +111,28 @@ def read_card(folder: Path) -> Card:
     return Card.from_json(read(folder / CARD, CARD_LIMIT))
 
 
+def listed_card(listing: Listing, path: Path) -> Card:
+    """The card in a file, if it is the one that the list of models describes."""
+    data = read(path, CARD_LIMIT, listing.digests.get(CARD, "none"), "the list of models")
+    found = Listing.of(CARD, data)
+    if found != listing:
+        raise ValueError(
+            f"Received the model {listing.name!r} in the list of models, which says other things "
+            f"than its card {path}: {found.to_dict()}; expected the same. Publish it again."
+        )
+    return Card.from_json(data)
+
+
+def without_weights(described: Card | Listing) -> ValueError:
+    """The error for a model of which there is a card only."""
+    name = described.name or "FOLDER"
+    return ValueError(
+        f"Received the card of {described.name or described.title!r}, which comes without weights; "
+        "expected one with weights. Train them by the card's recipe: "
+        f"keras-pde show {name} --recipe > recipe.toml, then keras-pde train recipe.toml."
+    )
+
+
 def load_folder(folder: Path) -> keras.Model:
     """The model of a folder, checked against the card in it."""
     return load_files(read_card(folder), folder.joinpath)
@@ -123,12 +145,7 @@ def load_files(card: Card, locate: Callable[[str], Path]) -> keras.Model:
     weights before one is read, and the logits of the golden inputs at the end.
     """
     if card.weights == "none":
-        raise ValueError(
-            f"Received the card of {card.name or card.title!r}, which comes without weights; "
-            "expected one with weights. Train them by the card's recipe: "
-            f"keras-pde show {card.name or 'FOLDER'} --recipe > recipe.toml, then "
-            "keras-pde train recipe.toml."
-        )
+        raise without_weights(card)
     parameters = _count_parameters(card)
     if parameters != card.parameters:
         raise ValueError(
@@ -164,21 +181,26 @@ def check_free(folder, overwrite):
         )
 
 
-def exchange(staging, folder, overwrite):
-    """Renames a finished folder to its place; one that stands there comes back if that fails."""
-    old = staging.with_name(staging.name + ".old")
+@contextlib.contextmanager
+def exchanged(made, folder, overwrite):
+    """Renames a finished folder to its place; what stood there comes back if an error follows.
+
+    Within it the new folder stands, and the old one beside it.
+    """
+    old = folder.with_name(f"{made.parent.name}.old")
     try:
         if overwrite and folder.exists():
             os.replace(folder, old)
-        os.replace(staging, folder)  # refuses a folder that somebody else filled meanwhile
+        os.replace(made, folder)  # refuses a folder that somebody else filled meanwhile
         flush(folder.parent)
+        yield
     except BaseException:
+        if not made.exists():
+            shutil.rmtree(folder, ignore_errors=True)
         if old.exists() and not folder.exists():
             os.replace(old, folder)
         raise
-    finally:
-        if folder.exists():
-            shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _build(card):

@@ -1,7 +1,8 @@
+import re
 from dataclasses import dataclass
 
 from keras_pde.files import sha256
-from keras_pde.hub.card import Card
+from keras_pde.hub.card import Card, check_name
 from keras_pde.records import Checked
 from keras_pde.threat import Threat
 
@@ -62,6 +63,13 @@ class Listing(Checked):
         rows = tuple(Headline.from_dict(m) if isinstance(m, dict) else m for m in self.measurements)
         object.__setattr__(self, "measurements", rows)
         super().__post_init__()
+        check_name(self)
+        # A digest becomes a path, within the cache.
+        digests = list(self.digests.values())
+        sound = len(digests) == 1 and re.fullmatch("[0-9a-f]{64}", digests[0])
+        self.require("digests", sound, "the SHA-256 of the card's file, 64 hexadecimal digits")
+        same = self.sizes.keys() == self.digests.keys() and min(self.sizes.values()) > 0
+        self.require("sizes", same, "the bytes of the same file")
 
     @classmethod
     def of(cls, file: str, data: bytes) -> "Listing":

@@ -8,8 +8,14 @@ import keras
 from keras_pde.hub import index
 from keras_pde.hub.card import Card
 from keras_pde.hub.download import fetch
-from keras_pde.hub.files import read
-from keras_pde.hub.folder import CARD, CARD_LIMIT, load_files, load_folder, read_card
+from keras_pde.hub.folder import (
+    CARD,
+    listed_card,
+    load_files,
+    load_folder,
+    read_card,
+    without_weights,
+)
 from keras_pde.hub.listing import Listing
 from keras_pde.registry import unknown_name
 
@@ -50,6 +56,8 @@ def load_model(name: str | Path) -> keras.Model:
     listing = _published(name)
     if listing is None:
         return load_folder(_model_folder(name))
+    if listing.weights == "none":
+        raise without_weights(listing)
     card = _card(listing)
     return load_files(card, lambda file: _located(card, file))
 
@@ -75,8 +83,7 @@ def load_card(name: str | Path) -> Card:
 
 
 def _card(listing):
-    path = _located(listing, CARD)
-    return Card.from_json(read(path, CARD_LIMIT, listing.digests[CARD], "the list of models"))
+    return listed_card(listing, _located(listing, CARD))
 
 
 def _located(described: Card | Listing, file):

@@ -1,7 +1,5 @@
 """From a finished run to a published model: its folder, the list of models, the boards."""
 
-import shutil
-import uuid
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +12,8 @@ from keras_pde.hub.folder import (
     CARD,
     WEIGHTS,
     check_free,
-    exchange,
+    exchanged,
+    listed_card,
     load_folder,
     read_card,
     save_model,
@@ -72,7 +71,10 @@ class Place:
 
     def cards(self) -> dict[str, Card]:
         """Name -> card of every listed model."""
-        return {name: read_card(self.models / name) for name in self.listed()}
+        return {
+            name: listed_card(listing, self.models / name / CARD)
+            for name, listing in self.listed().items()
+        }
 
     def write_boards(self) -> None:
         """Generates the documents anew from the list."""
@@ -129,22 +131,19 @@ def publish(
         card = replace(card, caveats=(*card.caveats, rounded))
     target = place.models / card.name
     check_free(target, overwrite=True)
-    staging = place.models / f".publish-{uuid.uuid4().hex}"
-    try:
-        card = save_model(model, staging / "model", card, weights=weights)
+    place.models.mkdir(parents=True, exist_ok=True)
+    with files.staging(place.models, ".publish-") as scratch:
+        made = scratch / "model"
+        card = save_model(model, made, card, weights=weights)
         if place.limited:
             _check_size(card, place.cards())
-        added = Listing.of(CARD, (staging / "model" / CARD).read_bytes())
+        added = Listing.of(CARD, (made / CARD).read_bytes())
         # Read again: another process may have published meanwhile.
         text = index_text({**place.listed(), card.name: added})
         place.index.parent.mkdir(parents=True, exist_ok=True)
-        with files.replacing(place.index) as written:
-            written.write_text(text, encoding="utf-8")
-            files.flush(written)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            exchange(staging / "model", target, overwrite=True)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with exchanged(made, target, overwrite=True):
+            files.write(place.index, text)
     place.write_boards()
     return card
 

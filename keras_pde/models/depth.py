@@ -1,5 +1,7 @@
 """Depth as a dial: the same model with more or fewer coefficients, steps, or another scheme."""
 
+import warnings
+
 import keras
 
 from keras_pde import _keras
@@ -28,7 +30,7 @@ def refine(model: keras.Model) -> keras.Model:
     >>> model = kp.models.continuous_net(width=8, steps=2)
     >>> finer = kp.models.refine(model)
     """
-    return _changed(model, refinement)
+    return _compiled(model, refinement)
 
 
 def project(
@@ -51,7 +53,7 @@ def project(
         ValueError: as for `refine`, or the basis does not exist or takes no such number.
     """
     changes = _given(basis=basis, num_basis=num_basis)
-    return _changed(model, lambda block: changes)
+    return _compiled(model, lambda block: changes)
 
 
 def with_solver(
@@ -71,7 +73,7 @@ def with_solver(
         ValueError: as for `refine`, or a block cannot have that scheme or number of steps.
     """
     changes = _given(scheme=scheme, steps=steps)
-    return _changed(model, lambda block: changes)
+    return _compiled(model, lambda block: changes)
 
 
 def shorten(model: keras.Model, steps: int, scheme: str | RungeKutta | None = None) -> keras.Model:
@@ -101,7 +103,7 @@ def shorten(model: keras.Model, steps: int, scheme: str | RungeKutta | None = No
             )
         return changes
 
-    return _changed(model, fewer)
+    return _compiled(model, fewer)
 
 
 def blocks(model) -> list[ContinuousBlock]:
@@ -130,22 +132,31 @@ def _given(**arguments):
     return given
 
 
-def _changed(model, changes):
-    copy, compiled = _copy(model)
-    for block in blocks(copy):
-        block.change_depth(**changes(block))
-    if compiled:
-        copy.compile_from_config(compiled)
-    return copy
-
-
-def _copy(model):
-    """The model anew, and how it was compiled: for when its depth is right."""
+def changed(model, changes):
+    """A copy, not compiled, whose blocks have other arguments: a function of the block."""
     blocks(model)
     if not model.built:
         raise ValueError(f"Received {model.name!r}, which is not built; call it on a batch first.")
     config = keras.saving.serialize_keras_object(model)
-    compiled = config.pop("compile_config", None)
+    config.pop("compile_config", None)
     copy = keras.saving.deserialize_keras_object(config)
     copy.set_weights(model.get_weights())
-    return copy, compiled
+    for block in blocks(copy):
+        block.change_depth(**changes(block))
+    return copy
+
+
+def _compiled(model, changes):
+    """The same, compiled as the model is; its optimizer reads the new weights."""
+    copy = changed(model, changes)
+    if getattr(model, "compiled", False):
+        try:
+            copy.compile_from_config(model.get_compile_config())
+        except (TypeError, ValueError) as error:
+            warnings.warn(
+                f"The new model is not compiled, since something that {model.name!r} was compiled "
+                f"with cannot be made again: {error}. Compile it, or give what is your own a name "
+                "by keras.saving.register_keras_serializable.",
+                stacklevel=3,
+            )
+    return copy

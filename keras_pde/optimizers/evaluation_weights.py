@@ -15,6 +15,8 @@ class evaluation_weights:
     as it is, so a loop need not know which one it has. What a training is resumed from is saved
     outside.
 
+    In a stateless loop on JAX, assign the current values to the variables before.
+
     This is for loops of one's own; `fit` has `keras_pde.callbacks.EvaluationWeights`. Such a loop
     ends with `optimizer.finalize_variable_values(model.trainable_variables)`, as `fit` does: then
     the model keeps these weights. The average of `RobustModel(average=...)` is not the optimizer's
@@ -49,10 +51,19 @@ class evaluation_weights:
         self._kept = []
 
     def __enter__(self):
-        for part in judged_by_others(self.optimizer):
-            for variable, value in _pairs(part) if part.built else []:
-                self._kept.append((variable, _copy(variable)))
-                put(variable, _copy(value))
+        if self._kept:
+            raise ValueError(
+                "Received an evaluation_weights that is entered already; expected another one, of "
+                "`evaluation_weights(optimizer)`, which changes nothing within it."
+            )
+        try:
+            for part in judged_by_others(self.optimizer):
+                for variable, value in _pairs(part) if part.built else []:
+                    self._kept.append((variable, _copy(variable)))
+                    put(variable, _copy(value))
+        except BaseException:
+            self.__exit__()
+            raise
 
     def __exit__(self, *error):
         for variable, value in reversed(self._kept):  # an average hides the end of a cycle
@@ -67,9 +78,15 @@ def judged_by_others(optimizer) -> list:
 
 
 def _pairs(part):
-    if hasattr(part, "evaluation_pairs"):
-        return part.evaluation_pairs()
-    return averages(part)
+    try:
+        int(ops.convert_to_numpy(part.iterations))
+    except Exception as error:
+        raise ValueError(
+            "Received an optimizer whose variables have no values, as within a compiled function; "
+            "expected a call outside of it: compile what is evaluated, and call that within "
+            "evaluation_weights."
+        ) from error
+    return part.evaluation_pairs() if hasattr(part, "evaluation_pairs") else averages(part)
 
 
 def _copy(variable):

@@ -5,13 +5,13 @@ J0 (plain), J1 (FGSM), J2 (L2) and J2-Lip (tulip, with a tanh head) of Finlay, O
 """
 
 import itertools
-import shutil
 from pathlib import Path
 from typing import Any
 
 from keras_pde import data as datasets
 from keras_pde import recipes
 from keras_pde.evaluation import Report
+from keras_pde.registry import unknown_name
 from keras_pde.text import columns, number, percent
 
 TWINS = ("J0", "J1", "J2", "J2-Lip")
@@ -31,6 +31,9 @@ def twins(changes: dict[str, Any], images: int | None = None, **objective) -> di
     Raises:
         ValueError: a key or a value is none of a recipe.
     """
+    for argument in objective:
+        if argument not in OF_THE_OBJECTIVE:
+            raise unknown_name("setting of the twins", argument, OF_THE_OBJECTIVE)
     found = {}
     for name in TWINS:
         recipe = recipes.load(Path(__file__).parent / f"{name.lower()}.toml")
@@ -69,18 +72,27 @@ def run(
 
     Returns:
         name -> norm -> `Report`.
+
+    Raises:
+        ValueError: the recipes are on several data sets, one of them cannot be trained, or a folder
+            holds something else than a training.
     """
     out, reports = Path(out), {}
-    first = next(iter(made.values())).data
-    dataset = datasets.load(first.name, first.limit or None, data_dir, download)
+    sets = {(recipe.data.name, recipe.data.limit) for recipe in made.values()}
+    if len(sets) != 1:
+        raise ValueError(f"Received recipes on {sorted(sets)}; expected the same data for all.")
+    ((name, limit),) = sets
+    dataset = datasets.load(name, limit or None, data_dir, download)
+    for recipe in made.values():  # before anything is overwritten
+        recipes.check(recipe)
+    for name in made if overwrite else ():
+        recipes.RunFolder(out / name).clear()
 
     def brief(text):
         if "\n" not in text:  # tables come together, at the end
             say(text)
 
     for name, recipe in made.items():
-        if overwrite and (out / name / "recipe.toml").exists():
-            shutil.rmtree(out / name)
         folder = recipes.train(recipe, out / name, dataset=dataset, say=brief, progress=progress)
         found = (Report.from_json(path) for path in sorted(folder.path.glob("report_*.json")))
         reports[name] = {report.norm: report for report in found}

@@ -23,6 +23,10 @@ INNER = "inner_optimizer"
 def check(recipe: Recipe, devices: Devices = ONE_DEVICE) -> None:
     """Builds what needs no data, so that a mistake shows before hours of training.
 
+    Args:
+        recipe: a `Recipe`.
+        devices: those of the training, as `devices.find` returns them.
+
     Raises:
         ValueError: an unknown component or argument, a value that its component refuses, a
             recipe for another backend, or an option that Keras cannot do on several devices.

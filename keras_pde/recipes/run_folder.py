@@ -21,6 +21,13 @@ except ImportError:  # Windows
 _AFTERWARDS = ("title", "name", "description", "licence", "caveats", "evaluation")
 RECIPE, CHECKPOINT, BEST, RUN = "recipe.toml", "checkpoint.npz", "best.npz", "run.json"
 LOCK = ".lock"
+_FILES = (RECIPE, CHECKPOINT, BEST, RUN, LOCK, "curves.png", "report_*.json", "report_*.png")
+_FOLDERS = ("model", "tensorboard", f".*{files.UNFINISHED}")
+
+
+def _is_ours(path):
+    is_folder = path.is_dir() and not path.is_symlink()
+    return any(path.match(name) for name in (_FOLDERS if is_folder else _FILES))
 
 
 class RunFolder:
@@ -65,6 +72,26 @@ class RunFolder:
             for leftover in self.path.glob(f".*{files.UNFINISHED}"):  # of a process that was killed
                 shutil.rmtree(leftover)
             yield
+
+    def clear(self) -> None:
+        """Deletes the training, so that another one can begin here.
+
+        Raises:
+            ValueError: there is something else in it, or no training; nothing was deleted.
+        """
+        if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
+            return
+        found = [self.path] if self.path.is_file() else sorted(self.path.iterdir())
+        others = [path.name for path in found if not _is_ours(path)]
+        if others or not (self / RECIPE).exists():
+            raise ValueError(
+                f"Received {self.path} to overwrite, with {others or 'no recipe'} in it; expected "
+                "a run of `keras-pde train` and nothing else. Move it, or take another folder."
+            )
+        load(self / RECIPE)  # no other program's file of that name
+        with self.locked():
+            for path in [path for path in self.path.iterdir() if path.name != LOCK]:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def check(self, recipe: Recipe, resume: bool) -> None:
         """Whether the recipe can start or go on here; writes nothing.

@@ -45,9 +45,9 @@ class Hook:
         return super().make_train_function(force)
 
     def fit(self, x=None, y=None, *args, **kwargs):
-        if self.built and self.compiled and all(hasattr(a, "__array__") for a in (x, y)):
+        if self.built and self.compiled and not self.run_eagerly:
             with self.distribute_strategy.scope():
-                _keras.create_state(self, x[:1], y[:1])
+                _keras.create_state(self, x, y)
         try:
             return super().fit(x, y, *args, **kwargs)
         except tf.errors.InvalidArgumentError as error:

@@ -1,7 +1,8 @@
 """The bank that every registered objective passes, and gradients against differences.
 
 Everything here runs in float64: signs and finite differences amplify rounding, and tolerances of
-1e-5 would otherwise say little. `python -m tests.objective_cases` rewrites the golden numbers.
+1e-5 would otherwise say little. `python tests/cases/objective_cases.py` rewrites the golden
+numbers.
 """
 
 import contextlib

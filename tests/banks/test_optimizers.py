@@ -256,7 +256,7 @@ class TestTrainings:
                         self.model.jax_state_sync()
                     self.model.save(tmp_path / "model.keras")
 
-        model = compiled(build(entry))
+        model = compiled(build(entry), run_eagerly=False)
         fit(model, callbacks=[Save()])
         resumed = keras.models.load_model(tmp_path / "model.keras")
         rest = {"batch_size": 6, "shuffle": False, "verbose": 0}

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "zoo" / "recipes"
 SAVED = ROOT / "saved_models"
 LISTED = index.read_index(index.PACKAGE_INDEX)
-CARDS = {name: hub.load_card(SAVED / name) for name in LISTED}
+CARDS = {name: hub.load_card(SAVED / name) for name in LISTED if SAVED.is_dir()}
 
 in_a_clone = pytest.mark.skipif(
     not (ROOT / "zoo" / "README.md").exists(), reason="the folders are not installed"

@@ -1,6 +1,7 @@
 """The command line: the quickstart from end to end, and what happens when something is wrong."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -115,6 +116,29 @@ def test_nothing_is_overwritten_silently(tmp_path, capsys):
     assert cli.main(["quickstart", "--smoke", "--out", str(wanted)]) == 1
     assert "is not empty" in capsys.readouterr().err
     assert {p.name for p in wanted.iterdir()} == {"mine.txt", "models"}
+
+
+def test_only_trainings_are_overwritten(finished, tmp_path):
+    run = kp.recipes.RunFolder(shutil.copytree(finished[0] / "J0", tmp_path / "J0"))
+    (run / "thesis.tex").write_text("mine")
+    twins = quickstart.twins(quickstart.SMOKE, images=20)
+    with pytest.raises(ValueError, match=r"with \['thesis\.tex'\] in it"):
+        quickstart.run(twins, tmp_path, overwrite=True)
+    (run / "thesis.tex").unlink()
+    before = {path.name for path in run.path.iterdir()}
+    with pytest.raises(ValueError, match="a finite length"):  # of the second: nothing is lost
+        quickstart.run(quickstart.twins({}, epsilon=float("nan")), tmp_path, overwrite=True)
+    assert {path.name for path in run.path.iterdir()} == before
+    run.clear()
+    assert [path.name for path in run.path.iterdir()] == [".lock"]
+    (run / "recipe.toml").write_text("of another program")
+    with pytest.raises(ValueError, match="not TOML"):
+        run.clear()
+    two = {"a": twins["J0"], "b": twins["J0"].replaced({"data.limit": 100})}
+    with pytest.raises(ValueError, match="expected the same data for all"):
+        quickstart.run(two, tmp_path / "two")
+    with pytest.raises(ValueError, match="Did you mean 'epsilon'"):
+        quickstart.twins({}, epsilom=0.1)
 
 
 def test_an_interrupted_run_keeps_what_is_finished(tmp_path, monkeypatch, capsys):

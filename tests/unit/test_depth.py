@@ -265,7 +265,16 @@ def test_what_was_compiled_stays_so():
     assert found == pytest.approx(expected, rel=0.2) and "mae" in found
     finer.fit(X, Y, verbose=0)
 
-    robust = RobustModel(model, objectives.Adversarial("l2", 0.1, bounds=None), average=0.9)
+    def own(y, z):
+        return ops.square(y - z)
+
+    model.compile("adam", own)
+    with pytest.warns(UserWarning, match="is not compiled, since something"):
+        assert not depth.refine(model).compiled
+
+    robust = RobustModel(
+        network(steps=1), objectives.Adversarial("l2", 0.1, bounds=None), average=0.9
+    )
     robust.compile("adam", "mse")
     shorter = depth.with_solver(robust, steps=2)
     assert shorter.averaged.get_layer("block").steps == 2

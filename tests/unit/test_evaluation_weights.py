@@ -213,9 +213,41 @@ def test_an_optimizer_of_ones_own_says_what_to_evaluate():
     assert_equal(seen.epochs[0], [w / 2 for w in seen.batches[4]], rtol=1e-6)
 
 
+def test_what_fails_on_the_way_changes_nothing():
+    class Half(keras.optimizers.SGD):
+        def evaluation_pairs(self):
+            first, second = self._trainable_variables
+            return [(first, ops.zeros(first.shape)), (second, ops.zeros((99,)))]
+
+    model, optimizer = network(), Half()
+    optimizer.build(model.trainable_variables)
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="shape"), kp.optimizers.evaluation_weights(optimizer):
+        pass
+    assert_equal(model.get_weights(), before, rtol=0)
+    model, _ = run(entropy())
+    shown = kp.optimizers.evaluation_weights(model.optimizer)
+    with shown, pytest.raises(ValueError, match="is entered already"), shown:
+        pass
+
+
 def test_weights_without_values_are_refused():
     with pytest.raises(ValueError, match=r"expected a keras\.optimizers\.Optimizer"):
         kp.optimizers.evaluation_weights(network())
+    if keras.backend.backend() != "tensorflow":
+        return
+    import tensorflow as tf
+
+    for optimizer in (entropy(), keras.optimizers.SGD(use_ema=True)):
+        model, _ = run(optimizer)
+
+        @tf.function
+        def judged(model=model):
+            with kp.optimizers.evaluation_weights(model.optimizer):
+                return model(X)
+
+        with pytest.raises(ValueError, match="outside of it"):
+            judged()
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,7 @@ def test_repository_limits_the_size_of_weights(clone, run, tmp_path, monkeypatch
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "disk full"), KeyboardInterrupt()])
 @pytest.mark.parametrize(
-    "place", ["hub.publishing.save_model", "files.flush", "hub.publishing.exchange"]
+    "place", ["hub.publishing.save_model", "files.flush", "hub.publishing.exchanged"]
 )
 @pytest.mark.parametrize("exists", some([False, True], fast=[True]))
 def test_interrupted_publication_changes_nothing(clone, run, monkeypatch, exists, place, error):
@@ -244,6 +244,53 @@ def test_list_under_another_name(clone, run):
     index.PACKAGE_INDEX.write_text(json.dumps({"toy/other": listed.to_dict()}))
     with pytest.raises(ValueError, match="models of other names"):
         kp.load_model("toy/other")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"digests": {"card.json": "/etc/passwd"}}, "64 hexadecimal"),
+        ({"digests": {}}, "64 hexadecimal"),
+        ({"sizes": {"card.json": 0}}, "the bytes of the same file"),
+        ({"name": "../net"}, "between slashes"),
+        ({"parameters": 1}, "says other things than its card"),
+    ],
+)
+def test_list_that_lies(clone, run, change, message):
+    hub.publish(run)
+    (listed,) = kp.list_models()
+    values = {**listed.to_dict(), **change}
+    index.PACKAGE_INDEX.write_text(json.dumps({values["name"]: values}))
+    with pytest.raises(ValueError, match=message):
+        hub.load_card(values["name"])
+
+
+def test_boards_are_drawn_from_the_listed_cards(clone, run):
+    hub.publish(run)
+    edit_card(clone / "saved_models" / "toy" / "net", title="Better")
+    with pytest.raises(ValueError, match="the list of models expects"):
+        Place.clone().write_boards()
+
+
+def test_a_list_that_cannot_be_written_leaves_the_published_model(clone, run, monkeypatch):
+    hub.publish(run)
+    before = contents(clone)
+    replace_ = os.replace
+
+    def fail(source, target):
+        if str(target).endswith("zoo.json"):
+            raise OSError(errno.ENOSPC, "disk full")
+        replace_(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="disk full"):
+        patch.setattr(os, "replace", fail)
+        hub.publish(run, weights="float16", overwrite=True)
+    assert contents(clone) == before
+    kp.load_model("toy/net")
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="disk full"):
+        patch.setattr(os, "replace", fail)
+        hub.publish(run, name="new")
+    assert contents(clone) == before
 
 
 # A folder of one's own

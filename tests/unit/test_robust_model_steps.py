@@ -203,3 +203,38 @@ def test_a_step_is_traced_once(by, monkeypatch):
     else:
         wrapper.train_on_batch(X, Y)
     assert len(traces) == 1
+
+
+@tensorflow_only
+def test_what_cannot_be_called_with_symbols_trains():
+    """The state that is created ahead is a matter of time only."""
+
+    @keras.saving.register_keras_serializable("test")
+    class ByHand(keras.metrics.Mean):
+        def update_state(self, y, z, sample_weight=None):
+            super().update_state(z.numpy().mean())
+
+    eager = robust(Plain(), functional())
+    eager.compile("sgd", cross_entropy(), metrics=[ByHand("own")], run_eagerly=True)
+    assert np.isfinite(eager.fit(X, Y, verbose=0).history["own"]).all()
+
+    inputs = keras.Input(batch_shape=(4, 3, 2))
+    x = keras.layers.SimpleRNN(3, stateful=True)(inputs)
+    stateful = robust(Plain(), keras.Model(inputs, x))
+    stateful.compile("sgd", "mse")
+    stateful.fit(np.ones((8, 3, 2), "float32"), np.ones((8, 3)), batch_size=4, verbose=0)
+
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.convolve = keras.layers.Conv2D(2, 2)
+
+        def call(self, x):
+            return keras.ops.mean(self.convolve(x), axis=(1, 2))
+
+    model = Own()
+    model(np.zeros((1, 4, 4, 1), "float32"))
+    own = robust(Plain(), model)
+    own.compile("adam", "mse", metrics=["mae"])
+    images = np.random.default_rng(0).integers(0, 2, (8, 4, 4, 1), dtype="uint8")
+    own.fit(images, np.ones((8, 2)), verbose=0)
