@@ -118,7 +118,7 @@ def test_arrays_one_hot_labels_and_datasets(target, x, y):
     batches = [(x[:25], y[:25]), (x[25:], y[25:])]
     forms = [(x, np.eye(3)[y]), (x, y[:, None]), (x.tolist(), y.tolist()), (batches,)]
     forms.append((((a, b, np.ones(len(a))) for a, b in batches),))  # a generator, with weights
-    if not JAX:
+    if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         forms.append((tf.data.Dataset.from_tensor_slices((x, y)).batch(16),))
