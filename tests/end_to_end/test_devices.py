@@ -16,9 +16,9 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from conftest import double_precision
+from double_precision import double_precision
 from keras import layers
-from recipe_cases import BACKEND, quietly, recipe, write_data
+from recipe_cases import BACKEND, quietly, recipe
 
 import keras_pde as kp
 from keras_pde import recipes, registry
@@ -159,13 +159,6 @@ def finished(process):
     output, errors = process.communicate(timeout=400)
     assert process.returncode == 0, errors[-3000:]
     return json.loads(output.splitlines()[-1])
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("devices")
-    write_data(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

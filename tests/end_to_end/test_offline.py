@@ -23,8 +23,6 @@ from recipe_cases import (
     quietly,
     short,
     toy_recipe,
-    toy_registered,
-    write_data,
 )
 
 import keras_pde as kp
@@ -34,6 +32,8 @@ from keras_pde.offline.parcel import Limits, Parcel
 from keras_pde.recipes import RunFolder, pace, schedules
 from keras_pde.recipes.journal import Journal
 
+pytestmark = pytest.mark.usefixtures("toy")
+
 PROBED = {
     "python": "3.12.3",
     "system": "Linux",
@@ -41,19 +41,6 @@ PROBED = {
     "glibc": "2.39",
     "packages": {"jax": "0.11.2", "NumPy": "2.5.2"},
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def toy():
-    with toy_registered():
-        yield
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("offline")
-    write_data(folder)
-    return folder
 
 
 def toy_of(folder, **changes):

@@ -8,26 +8,12 @@ from recipe_cases import (
     history,
     quietly,
     short,
-    toy_registered,
-    write_data,
 )
 
 from keras_pde import recipes
 from keras_pde.recipes import build
 
-
-@pytest.fixture(scope="module", autouse=True)
-def toy():
-    with toy_registered():
-        yield
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A folder with the data."""
-    folder = tmp_path_factory.mktemp("recipes")
-    write_data(folder)
-    return folder
+pytestmark = pytest.mark.usefixtures("toy")
 
 
 def resumed_as_whole(toy, tmp_path):

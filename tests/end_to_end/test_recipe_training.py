@@ -24,29 +24,15 @@ from recipe_cases import (
     recipe,
     short,
     toy_recipe,
-    toy_registered,
-    write_data,
 )
 
 import keras_pde as kp
 from keras_pde import recipes
 from keras_pde.recipes import RunFolder, build
 
+pytestmark = pytest.mark.usefixtures("toy")
+
 ROBUST = "val_robust_accuracy"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def toy():
-    with toy_registered():
-        yield
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A folder with the data."""
-    folder = tmp_path_factory.mktemp("recipes")
-    write_data(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -1,15 +1,11 @@
 """`keras-pde train`: what its options change, and what it refuses."""
 
 import pytest
-from recipe_cases import toy_recipe, toy_registered, write_data
+from recipe_cases import toy_recipe, write_data
 
 from keras_pde import cli, recipes
 
-
-@pytest.fixture(scope="module", autouse=True)
-def toy():
-    with toy_registered():
-        yield
+pytestmark = pytest.mark.usefixtures("toy")
 
 
 @pytest.fixture
