@@ -8,6 +8,7 @@ from keras_pde import _keras
 from keras_pde.optimizers.base_optimizer import BaseOptimizer
 from keras_pde.optimizers.state import nested
 
+_SCHEDULE_FREE = getattr(keras.optimizers, "ScheduleFreeAdamW", ())  # older Keras has none
 _CRASHES = "it crashes in Keras (merge_call inside a condition)"
 _CLIPS = "each replica's gradient is clipped before they are summed"
 _UNSUPPORTED = {
@@ -33,7 +34,7 @@ def check_supported(optimizer, model):
 
 def check_optimizer(optimizer):
     """The part of it that needs no model."""
-    if isinstance(optimizer, keras.optimizers.ScheduleFreeAdamW):
+    if isinstance(optimizer, _SCHEDULE_FREE):
         raise ValueError(
             "Received ScheduleFreeAdamW under a strategy of several replicas, where Keras reads "
             "its momenta after their update and trains something else. Use another, such as AdamW."

@@ -288,6 +288,9 @@ class TestTrainings:
         losses = robust.fit(x, y, batch_size=3, epochs=20, shuffle=False, verbose=0).history["loss"]
         assert losses[-1] < losses[0]
 
+    @pytest.mark.skipif(
+        not hasattr(keras.optimizers, "MultiOptimizer"), reason="this Keras has none yet"
+    )
     def test_one_of_several_optimizers(self, entry):
         """Within Keras' MultiOptimizer it is itself, or refused as it does not see the loss."""
         alone = compiled(quiet(entry))

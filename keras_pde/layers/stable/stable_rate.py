@@ -99,8 +99,9 @@ def linear(x, kernel):
 def adjoint(kernel):
     """The kernel of K^T; zero padding and odd sizes make it a convolution, with k flipped."""
     xp = np if isinstance(kernel, np.ndarray) else ops
-    space = tuple(range(len(kernel.shape) - 2))
-    return xp.swapaxes(xp.flip(kernel, axis=space) if space else kernel, -1, -2)
+    for axis in range(len(kernel.shape) - 2):  # one by one: old Keras flips no more at once
+        kernel = xp.flip(kernel, axis=axis)
+    return xp.swapaxes(kernel, -1, -2)
 
 
 def operator_norm(kernel):
