@@ -31,10 +31,10 @@ from keras_pde.hub.card import GOLDEN_TOLERANCE, STORAGE, Card
 from keras_pde.hub.files import parsing, read
 from keras_pde.hub.golden import EXAMPLES, GOLDEN, check_golden, compute_logits, difference
 from keras_pde.hub.layout import read_into, write_half
-from keras_pde.hub.listing import Listing
+from keras_pde.hub.listing import CARD, Listing
 from keras_pde.registry import unknown_name
 
-WEIGHTS, CARD = "model.weights.h5", "card.json"
+WEIGHTS = "model.weights.h5"
 FILES = (WEIGHTS, GOLDEN)
 CARD_LIMIT = _SLACK = 2**20
 
@@ -113,8 +113,8 @@ def read_card(folder: Path) -> Card:
 
 def listed_card(listing: Listing, path: Path) -> Card:
     """The card in a file, if it is the one that the list of models describes."""
-    data = read(path, CARD_LIMIT, listing.digests.get(CARD, "none"), "the list of models")
-    found = Listing.of(CARD, data)
+    data = read(path, CARD_LIMIT, listing.digests[CARD], "the list of models")
+    found = Listing.of(data)
     if found != listing:
         raise ValueError(
             f"Received the model {listing.name!r} in the list of models, which says other things "

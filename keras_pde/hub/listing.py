@@ -6,6 +6,8 @@ from keras_pde.hub.card import Card, check_name
 from keras_pde.records import Checked
 from keras_pde.threat import Threat
 
+CARD = "card.json"
+
 
 @dataclass(frozen=True)
 class Headline(Checked):
@@ -65,20 +67,15 @@ class Listing(Checked):
         super().__post_init__()
         check_name(self)
         # A digest becomes a path, within the cache.
-        digests = list(self.digests.values())
-        sound = len(digests) == 1 and re.fullmatch("[0-9a-f]{64}", digests[0])
+        named = self.digests.keys() == {CARD}
+        sound = named and re.fullmatch("[0-9a-f]{64}", self.digests[CARD])
         self.require("digests", sound, "the SHA-256 of the card's file, 64 hexadecimal digits")
         same = self.sizes.keys() == self.digests.keys() and min(self.sizes.values()) > 0
         self.require("sizes", same, "the bytes of the same file")
 
     @classmethod
-    def of(cls, file: str, data: bytes) -> "Listing":
-        """The listing of a card.
-
-        Args:
-            file: name of the card's file.
-            data: what is in it.
-        """
+    def of(cls, data: bytes) -> "Listing":
+        """The listing of a card, whose file holds these bytes."""
         card = Card.from_json(data)
         same = ("name", "title", "dataset", "architecture", "parameters", "data_tier", "weights")
         rows = [
@@ -88,6 +85,6 @@ class Listing(Checked):
         return cls(
             **{item: getattr(card, item) for item in same},
             measurements=tuple(rows),
-            digests={file: sha256(data)},
-            sizes={file: len(data)},
+            digests={CARD: sha256(data)},
+            sizes={CARD: len(data)},
         )

@@ -137,7 +137,7 @@ def publish(
         card = save_model(model, made, card, weights=weights)
         if place.limited:
             _check_size(card, place.cards())
-        added = Listing.of(CARD, (made / CARD).read_bytes())
+        added = Listing.of((made / CARD).read_bytes())
         # Read again: another process may have published meanwhile.
         text = index_text({**place.listed(), card.name: added})
         place.index.parent.mkdir(parents=True, exist_ok=True)

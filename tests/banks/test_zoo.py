@@ -42,7 +42,7 @@ def test_folders_hold_the_models_of_the_list(tmp_path, monkeypatch):
     names = {path.parent.relative_to(SAVED).as_posix() for path in SAVED.rglob("card.json")}
     assert names == set(LISTED)
     for name, listed in LISTED.items():
-        assert listed == Listing.of("card.json", (SAVED / name / "card.json").read_bytes())
+        assert listed == Listing.of((SAVED / name / "card.json").read_bytes())
         assert hub.load_card(name) == CARDS[name]
 
 

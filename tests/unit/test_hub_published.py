@@ -251,6 +251,7 @@ def test_list_under_another_name(clone, run):
     [
         ({"digests": {"card.json": "/etc/passwd"}}, "64 hexadecimal"),
         ({"digests": {}}, "64 hexadecimal"),
+        ({"digests": {"other.json": 64 * "0"}}, "64 hexadecimal"),
         ({"sizes": {"card.json": 0}}, "the bytes of the same file"),
         ({"name": "../net"}, "between slashes"),
         ({"parameters": 1}, "says other things than its card"),
@@ -354,7 +355,7 @@ def three(clone):
         card = hub.Card(**complete_fields(name=name, **change), parameters=271)
         (load.SAVED_MODELS / name).mkdir(parents=True)
         (load.SAVED_MODELS / name / "card.json").write_text(card.to_json())
-        listed[name] = Listing.of("card.json", card.to_json().encode())
+        listed[name] = Listing.of(card.to_json().encode())
     index.PACKAGE_INDEX.write_text(index.index_text(listed))
     Place.clone().write_boards()
 
