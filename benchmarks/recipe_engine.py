@@ -141,12 +141,15 @@ def main():
         np.savez(path, x_train=x, y_train=y, x_test=x[:1], y_test=y[:1])
         made = recipe(path, options.rounds + 1, held_out)
         parts = build.dataset(made)
+        # In a process without a recipe: what one does to all of the process would slow both.
+        alone = {"bare fit, before any recipe": InTurn(bare(made, *parts))}
+        before = interleaved(alone, options.rounds)
         trainings = {
             "recipe": InTurn(by_recipe(made, Path(folder) / "run")),
             "bare fit": InTurn(bare(made, *parts)),
         }
-        seconds = interleaved(trainings, options.rounds)
-        for training in trainings.values():
+        seconds = interleaved(trainings, options.rounds) | before
+        for training in (trainings | alone).values():
             training()  # to its end
 
     loaded, training_part, _ = parts
