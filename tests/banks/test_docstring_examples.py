@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from keras import ops
 from public_cases import public
+from selection import some
 
 import keras_pde as kp
 
@@ -26,6 +27,15 @@ ELSEWHERE = {
     "recipes-train": "tests/end_to_end/test_recipe_training.py",
     "tuner-RobustHyperModel": "tests/end_to_end/test_tuner.py",
     "tuner-search": "tests/end_to_end/test_tuner.py",
+}
+# What other tests do at greater length.
+SLOW = {
+    "analysis-convergence_report",
+    "attack-minimal_distance",
+    "callbacks-RobustValidation",
+    "data-pack",
+    "kp-evaluate",
+    "model-continuous_net",
 }
 ZOO = Path(__file__).parents[2] / "zoo"
 
@@ -100,7 +110,7 @@ def short(name, source):
 @pytest.mark.filterwarnings("ignore:.*ends within a cycle")
 @pytest.mark.filterwarnings("ignore:.*run_functions_eagerly")
 @pytest.mark.usefixtures("eagerly")
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize("name", some(EXAMPLES, fast=EXAMPLES.keys() - SLOW))
 def test_example_runs(name, tmp_path, monkeypatch, capsys):
     if name in ELSEWHERE:
         pytest.skip(ELSEWHERE[name])

@@ -17,6 +17,7 @@ from optimizer_cases import (
     minimise,
     parabola,
     quiet,
+    rosenbrock,
     step,
     trajectory,
     variables,
@@ -39,6 +40,10 @@ LIKE_ANOTHER = {
 TRAINED = some(ENTRIES, fast=ENTRIES.keys() - {n for names in LIKE_ANOTHER.values() for n in names})
 X = np.random.default_rng(0).normal(size=(48, 4)).astype("float32")
 Y = (X @ [1.0, -1.0, 0.5, 0.0] + 0.1)[:, None].astype("float32")
+
+
+def name_of(problem):
+    return problem.__name__
 
 
 def network():
@@ -90,7 +95,7 @@ class TestBank:
         golden = json.loads(GOLDEN.read_text())[entry.name]
         np.testing.assert_allclose(trajectory(entry), golden, rtol=1e-5, atol=1e-6)
 
-    @pytest.mark.parametrize("problem", STARTS, ids=lambda problem: problem.__name__)
+    @pytest.mark.parametrize("problem", some(STARTS, [parabola, rosenbrock]), ids=name_of)
     def test_convergence(self, entry, problem):
         weights = variables(*STARTS[problem])
         losses = minimise(eager(entry), problem, weights, 300)
@@ -265,13 +270,19 @@ class TestTrainings:
 
     @pytest.mark.skipif(BACKEND == "torch", reason="compiled steps")
     def test_compiled_steps(self, entry):
-        """Several steps a call, and with jit, are the single steps."""
+        """Several steps a call are the single steps."""
         plain = compiled(quiet(entry))
         fit(plain)
         options = {"run_eagerly": False, "steps_per_execution": 4}
         together = compiled(quiet(entry), **options)
         fit(together)
         assert_equal(plain.get_weights(), together.get_weights(), rtol=1e-5, atol=1e-6)
+
+    @pytest.mark.slow
+    @pytest.mark.skipif(BACKEND == "torch", reason="compiled steps")
+    def test_jit_compiled_steps(self, entry):
+        plain = compiled(quiet(entry))
+        fit(plain)
         jitted = compiled(quiet(entry), run_eagerly=False, jit_compile=True)
         fit(jitted)
         assert_equal(plain.get_weights(), jitted.get_weights(), rtol=1e-3, atol=1e-5)

@@ -16,7 +16,8 @@ def finished(tmp_path_factory):
     """The folder of a smoke run, and what it printed."""
     folder = tmp_path_factory.mktemp("quickstart")
     lines = []
-    twins = quickstart.twins(quickstart.SMOKE, images=20, epsilon=0.2, weight=0.1)
+    small = {**quickstart.SMOKE, "model.width": 4}
+    twins = quickstart.twins(small, images=20, epsilon=0.2, weight=0.1)
     recipes = {name: twins[name] for name in ("J0", "J2-Lip")}
     reports = quickstart.run(recipes, folder, say=lines.append)
     return folder, reports, lines

@@ -18,7 +18,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "fine_tuning.md"
 MODELS = {entry.name: entry for entry in registry.entries("model")}
 
 
-@pytest.fixture(params=some(MODELS, fast=["small_cnn", "continuous_net"]))
+@pytest.fixture(params=some(MODELS, fast=["small_cnn"]))
 def loaded(request, tmp_path):
     entry = MODELS[request.param]
     model = entry.component(**entry.example)

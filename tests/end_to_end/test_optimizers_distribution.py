@@ -23,7 +23,7 @@ OPTIONS = {"": {}, "averaged": {"use_ema": True}, "clipped": {"global_clipnorm":
 SEVERAL = [f"{name}, {option}" for name in ("salr", "entropy_sgd") for option in OPTIONS if option]
 CASES = [*registry.names("optimizer"), *SEVERAL]
 # One of each base class.
-FAST = ["entropy_sgd", "sam", "salr, averaged", "sagd"]
+FAST = ["entropy_sgd", "sam", "salr, averaged"]
 
 
 def train(case, scope, options):

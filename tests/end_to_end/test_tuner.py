@@ -31,7 +31,7 @@ def toy(data):
 
     def make(spaces=RATES, epochs=2, **tables):
         given = {
-            "objective": {"name": "adversarial", "norm": "linf", "epsilon": 0.05},
+            "objective": {"name": "plain"},
             "validation": {"epsilon": 0.05, "steps": 2},
             **tables,
         }
@@ -200,12 +200,14 @@ def test_hyperband_goes_on_with_the_best_of_three(toy, tmp_path):
     assert long.values == ranked(short, "val_robust_accuracy")[0].values
 
 
+@pytest.mark.slow
 def test_bayesian_search(toy, tmp_path):
     # The third trial is the first that is not random.
     trials = search(toy(epochs=1), tmp_path, 3, tuner="bayesian")
     assert [trial.state for trial in trials] == ["completed"] * 3
 
 
+@pytest.mark.slow
 def test_a_small_space_ends_the_search(toy, tmp_path):
     trials = search(toy({"schedule.peak": {"choices": [0.05, 0.1]}}, epochs=1), tmp_path, 9)
     assert sorted(trial.values["schedule.peak"] for trial in trials) == [0.05, 0.1]

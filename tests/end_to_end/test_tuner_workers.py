@@ -45,6 +45,7 @@ def _check_results(folder):
     return trials
 
 
+@pytest.mark.slow
 def test_the_documented_search(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     name, *arguments = shlex.split(_commands(tmp_path)[0])
