@@ -2,6 +2,7 @@
 
 import hashlib
 
+import keras
 import numpy as np
 import pytest
 from keras import ops
@@ -235,6 +236,16 @@ def test_a_stream_from_the_middle_is_the_end_of_the_whole(first):
     for found, expected in zip(rest, whole[first:], strict=True):
         for a, b in zip(found, expected, strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="about tf.data")
+def test_a_stream_is_no_python_generator(monkeypatch):
+    """With one, TensorFlow slows all that a process of Python 3.11 trains from then on."""
+    import tensorflow as tf
+
+    monkeypatch.setattr(tf.data.Dataset, "from_generator", pytest.fail)
+    stream = Batches(X, Y, 5, Augment(1, True, 2)).stream(0, 4)
+    assert [tuple(part.shape) for part in stream.element_spec] == [(5, 4, 4, 1), (5,)]
 
 
 def test_batches_differ_between_seeds():
