@@ -53,7 +53,7 @@ def check_images(images, bounds=(0.0, 1.0), what="images"):
         raise ValueError(
             f"Received {what} in [{low:.4g}, {high:.4g}]; expected {bounds_text(bounds)}, "
             f"the units of epsilon. Either {fix}, or pass `bounds=` of your own units "
-            "(epsilon is then in those units too)."
+            "to the attack, objective or `evaluate` (epsilon is then in those units too)."
         )
 
 

@@ -21,8 +21,14 @@ def add(commands, debug):
     new = quickstart.twins({})["J2-Lip"]
     objective = new.objective[0].arguments
     add_data(parser, new.data.name)
-    parser.add_argument("--out", metavar="DIR", help="where to write (default: runs/quickstart)")
-    parser.add_argument("--limit", type=positive, metavar="N", help="use N training images")
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        help="where to write (default: runs/quickstart, or runs/quickstart-smoke)",
+    )
+    parser.add_argument(
+        "--limit", type=positive, metavar="N", help="use N training images, held-out ones included"
+    )
     parser.add_argument(
         "--epochs", type=positive, metavar="N", help=f"default: {new.training.epochs}"
     )
@@ -62,9 +68,10 @@ def _quickstart(arguments):
     changes = {key: value for key, value in given.items() if value is not None}
     images = arguments.images
     if arguments.smoke:
-        changes, images = {**changes, **quickstart.SMOKE}, 20
+        changes, images = {**quickstart.SMOKE, **changes}, images or 20
     recipes = quickstart.twins(changes, images, epsilon=arguments.epsilon, weight=arguments.weight)
-    wanted = Path(arguments.out or "runs/quickstart")
+    default = "runs/quickstart-smoke" if arguments.smoke else "runs/quickstart"
+    wanted = Path(arguments.out or default)
     out = wanted if arguments.overwrite else quickstart.free_folder(wanted)
     if arguments.out and out != wanted:
         raise ValueError(

@@ -40,7 +40,9 @@ def add(commands, debug):
 def add_changes(parser):
     """What `changed` reads."""
     parser.add_argument("--epochs", type=positive, metavar="N", help="instead of the recipe's")
-    parser.add_argument("--limit", type=positive, metavar="N", help="use N training images")
+    parser.add_argument(
+        "--limit", type=positive, metavar="N", help="use N training images, held-out ones included"
+    )
     parser.add_argument("--seed", type=int, metavar="N", help="instead of the recipe's")
     parser.add_argument(
         "--set",

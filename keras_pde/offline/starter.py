@@ -63,8 +63,12 @@ def _start_clock(minutes, out):
     def cut():
         try:
             os.set_blocking(2, False)  # nobody may read it
-            text = f"offline: error: The {minutes:g} minutes are over. What was written down of "
-            text += f"finished epochs is in {out}; --resume goes on.\n"
+            text = f"offline: error: The {minutes:g} minutes are over. "
+            left = ("**/checkpoint.npz", "**/report_*.json")
+            if any(path for pattern in left for path in Path(out).glob(pattern)):
+                text += f"What was written down of finished epochs is in {out}; --resume goes on.\n"
+            else:
+                text += "Nothing was finished: allow more of them, since compiling takes some.\n"
             os.write(2, text.encode())
         finally:
             os._exit(CUT)

@@ -152,7 +152,8 @@ class RunFolder:
             changes = ", ".join(f"{k}: {theirs.get(k)!r} -> {ours.get(k)!r}" for k in differing)
             raise ValueError(
                 f"Received a recipe that differs from the one in {self.path} ({changes}); a "
-                "resumed training goes on unchanged. Pass another --out for a new one."
+                "resumed training goes on unchanged. Pass what the first start got (--limit, "
+                "--epochs, --set ...) again, or another --out for a new one."
             )
 
     def write(self, name, data: bytes) -> None:
