@@ -404,8 +404,9 @@ def test_commands(clone, run, capsys):
     assert cli.main(["list", "--norm", "linf", "--epsilon", "1/10"]) == 0
     shown = capsys.readouterr().out.splitlines()
     assert len(shown) == 3 and shown[2].split()[:2] == ["toy/other", "271"]
-    assert cli.main(["list", "--norm", "l2"]) == 0
-    assert "No published model fits" in capsys.readouterr().out
+    for fits_none in (["--norm", "l2"], ["--min-robust", "1"]):
+        assert cli.main(["list", *fits_none]) == 0
+        assert "No published model fits" in capsys.readouterr().out
     assert cli.main(["list", "--json"]) == 0
     (listed,) = kp.list_models()
     assert [Listing.from_dict(m) for m in json.loads(capsys.readouterr().out)] == [listed]
