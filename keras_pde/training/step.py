@@ -180,7 +180,7 @@ class Step:
             position[id(variable)]: layer.momentum
             for layer in _keras.layers_of(self.model)
             if isinstance(layer, keras.layers.BatchNormalization)
-            if layer.trainable and not layer.renorm
+            if layer.trainable and not getattr(layer, "renorm", False)  # which Keras 3.12 lacks
             for variable in (layer.moving_mean, layer.moving_variance)
         }
 

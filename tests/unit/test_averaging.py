@@ -1,5 +1,7 @@
 """RobustModel(average=...): the average over training steps is a model too."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -143,8 +145,10 @@ def test_weights_files_hold_both_networks(tmp_path):
     assert_same_weights(other.averaged, wrapper.averaged)
     for a, b in zip(other.optimizer.variables, wrapper.optimizer.variables, strict=True):
         np.testing.assert_array_equal(ops.convert_to_numpy(a), ops.convert_to_numpy(b))
-    with pytest.raises(ValueError, match="could not be loaded"), pytest.warns(UserWarning):
-        functional().load_weights(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # some versions of Keras warn first
+        with pytest.raises(ValueError, match="could not be loaded"):
+            functional().load_weights(path)
     wrapper.averaged.save_weights(tmp_path / "average.weights.h5")
     plain = functional()
     plain.load_weights(tmp_path / "average.weights.h5")

@@ -112,16 +112,7 @@ class StackedRate(keras.layers.Layer):
 
     def _integrated(self, regularizer):
         """A penalty of one layer as its integral over depth, which no refinement changes."""
-        rows, weights = bases.quadrature(self.basis, self.count)
-
-        def penalty(stack):
-            stack = ops.unstack(ops.convert_to_tensor(stack))
-            return sum(
-                w * regularizer(_combined(row, stack))
-                for row, w in zip(rows, weights.tolist(), strict=True)
-            )
-
-        return penalty
+        return _Integrated(regularizer, *bases.quadrature(self.basis, self.count))
 
     def _for_each(self, constraint):
         if not self.basis.nodal:
@@ -130,7 +121,7 @@ class StackedRate(keras.layers.Layer):
                 f"{self.basis.name!r}, whose coefficients are no weights; expected no constraint, "
                 "or a basis such as 'hat'."
             )
-        return lambda stack: ops.stack([constraint(theta) for theta in stack])
+        return _ForEach(constraint)
 
     def evaluate(self, x, row, cell, stacks, cells, seeds, training):
         """The rate at one depth.
@@ -168,6 +159,30 @@ class _Template:
     def __init__(self, layer):
         self.layer = layer
         self.trained, self.kept, self.seeds = [], [], []
+
+
+class _Integrated(keras.regularizers.Regularizer):
+    """The integral over depth of another penalty."""
+
+    def __init__(self, regularizer, rows, weights):
+        self.regularizer, self.rows, self.weights = regularizer, rows, weights.tolist()
+
+    def __call__(self, stack):
+        stack = ops.unstack(ops.convert_to_tensor(stack))
+        return sum(
+            w * self.regularizer(_combined(row, stack))
+            for row, w in zip(self.rows, self.weights, strict=True)
+        )
+
+
+class _ForEach(keras.constraints.Constraint):
+    """Another constraint for each coefficient."""
+
+    def __init__(self, constraint):
+        self.constraint = constraint
+
+    def __call__(self, stack):
+        return ops.stack([self.constraint(theta) for theta in stack])
 
 
 def _combined(row, stack):
