@@ -131,6 +131,8 @@ REFUSED = {
         else {}
     ),
 }
+if not hasattr(keras.optimizers, "ScheduleFreeAdamW"):  # Keras 3.12
+    REFUSED.pop("schedule_free", None)
 REASONS = {
     "batch_size": "set training.batch_size to 8 or 10",
     "clipping": "Create the optimizer without it",
