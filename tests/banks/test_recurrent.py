@@ -64,7 +64,7 @@ def test_weight_counts(name, count):
     assert sum(np.prod(weight.shape) for weight in make(name).trainable_weights) == count
 
 
-@pytest.mark.parametrize("scheme", ["euler", "heun", "rk4"])
+@pytest.mark.parametrize("scheme", some(["euler", "heun", "rk4"], fast=["euler", "rk4"]))
 @every_layer
 def test_more_steps_converge_at_the_order_of_the_scheme(name, scheme):
     precise = BACKEND != "jax"

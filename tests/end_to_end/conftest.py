@@ -1,13 +1,13 @@
 """What the files on recipes share: the registered toy network, and a folder with its data."""
 
 import pytest
-from recipe_cases import toy_registered, write_data
+from recipe_cases import registered, write_data
 
 
 @pytest.fixture(scope="module")
 def toy():
     """The registry knows the network "recipe_toy"."""
-    with toy_registered():
+    with registered():
         yield
 
 

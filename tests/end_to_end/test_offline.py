@@ -26,7 +26,7 @@ from recipe_cases import (
 )
 
 import keras_pde as kp
-from keras_pde import cli, recipes
+from keras_pde import cli, files, recipes
 from keras_pde.offline import Machine, collect, machine, pack, probe, run, starter
 from keras_pde.offline.parcel import Limits, Parcel
 from keras_pde.recipes import RunFolder, pace, schedules
@@ -361,15 +361,20 @@ def test_what_cannot_be_done_there_is_one_line(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("closed", [False, True])
-def test_the_clock_ends_the_process_whatever_it_waits_for(closed):
+def test_the_clock_ends_the_process_whatever_it_waits_for(tmp_path, closed):
     """Also if nobody reads what it says."""
     code = (
-        "import os, time; from keras_pde.offline import starter;"
+        "import os, time, starter;"
         + "os.close(2);" * closed
         + "starter._start_clock(0.01, 'out'); time.sleep(60)"
     )
+    # As there: both files, and nothing else of the package.
+    for module in (starter, files):
+        shutil.copy(module.__file__, tmp_path)
     began = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
+    )
     assert done.returncode == starter.CUT and time.monotonic() - began < 45
     assert closed or "The 0.01 minutes are over. Nothing was finished" in done.stderr
 

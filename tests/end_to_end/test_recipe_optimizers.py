@@ -21,10 +21,11 @@ def resumed_as_whole(toy, tmp_path):
 
     Also the arrays that the one epoch leaves: what is kept, and what is resumed.
     """
-    whole = recipes.train(toy, tmp_path / "whole", say=quietly)
-    run = recipes.train(toy, tmp_path / "run", max_minutes=0, say=quietly)
+    options = {"evaluate": False, "say": quietly}
+    whole = recipes.train(toy, tmp_path / "whole", **options)
+    run = recipes.train(toy, tmp_path / "run", max_minutes=0, **options)
     left = [run.read_arrays(name)[0] for name in ("best.npz", "checkpoint.npz")]
-    recipes.train(toy, run.path, resume=True, say=quietly)
+    recipes.train(toy, run.path, resume=True, **options)
     assert_same_training(run, whole)
     return whole, *left
 

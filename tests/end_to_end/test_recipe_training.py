@@ -189,7 +189,7 @@ def test_resume_does_only_what_is_left(folder, tmp_path):
     assert "nothing is left" in lines[-1]
     assert (run / "model" / "card.json").stat().st_mtime_ns == written
     # What is about the trained model may change, and is done again.
-    evaluation = {"norm": "linf", "epsilons": [0.1], "images": 4}
+    evaluation = {"norm": "linf", "epsilons": [0.1], "images": 4, "attacks": {"name": "fgsm"}}
     toy = toy.replaced({"caveats": ["It is a toy."], "evaluation": [evaluation]})
     assert state(resume=True) == "finished"
     card = kp.hub.load_card(run / "model")

@@ -275,10 +275,8 @@ def explosion(t, y):
 
 def test_examples_that_do_not_arrive_are_refused():
     y0 = np.array([[0.2], [1.0], [0.1], [1.0]], "float32")
-    with pytest.raises(
-        ValueError, match=r"2 of 4 examples do not arrive at t = 2: 1 \(at t = 0.99"
-    ):
-        odeint(explosion, y0, [0.0, 2.0], "bosh3")
+    with pytest.raises(ValueError, match=r"2 of 4 examples do not arrive at t = 2: 1 \(at t = 1.0"):
+        odeint(explosion, y0, [0.0, 2.0], "bosh3", rtol=1e-2, atol=1e-2)
     with pytest.raises(ValueError, match=r"0 \(at t = .*max_steps=7.*raise max_steps"):
         odeint(
             lambda t, y: 30 * oscillator(t, y), np.ones((1, 2)), [0.0, 5.0], "bosh3", max_steps=7
