@@ -12,13 +12,17 @@ from numpy.typing import ArrayLike
 
 from keras_pde import _keras, figures, graph, integrators
 from keras_pde.checks import check_count, class_labels
+from keras_pde.data.examples import examples
 from keras_pde.layers.continuous import bases
 from keras_pde.models import depth
 from keras_pde.records import ToJSON
 from keras_pde.text import table
+from keras_pde.training import heads
 
 # The reference makes so many times the steps of the finest row.
 _FINER = 16
+# What a picture shows beside the error: the first that there is.
+_SHARES = {"accuracy": "accuracy", "agreement": "agreement with the reference"}
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,8 @@ class SolverResult:
             scheme with fewer steps; None in the first.
         aligned: whether no step of any block reaches over a break of its basis.
         accuracy: share of the examples that are classified correctly; None without labels.
-        agreement: share of the examples with the class that the reference gives.
+        agreement: share of the examples with the class that the reference gives; None where the
+            outputs are not known to be classes.
         seconds: of one pass over all examples, the fastest of three.
     """
 
@@ -45,7 +50,7 @@ class SolverResult:
     order: float | None
     aligned: bool
     accuracy: float | None
-    agreement: float
+    agreement: float | None
     seconds: float
 
 
@@ -86,20 +91,22 @@ class ConvergenceReport(ToJSON):
         Returns:
             A Matplotlib `Figure`.
         """
-        figure, (errors, shares) = figures.new(9, 4, panels=2)
-        labelled = self.rows[0].accuracy is not None
+        shown = next((s for s in _SHARES if getattr(self.rows[0], s) is not None), None)
+        figure, panels = figures.new(9 if shown else 4.5, 4, panels=2 if shown else 1)
+        errors = panels[0]
         for scheme in dict.fromkeys(row.scheme for row in self.rows):
             rows = [row for row in self.rows if row.scheme == scheme]
             cost = [row.evaluations for row in rows]
             errors.loglog(cost, [row.error for row in rows], "o-", label=scheme)
-            share = [row.accuracy if labelled else row.agreement for row in rows]
-            shares.semilogx(cost, share, "o-", label=scheme)
+            if shown:
+                panels[1].semilogx(cost, [getattr(row, shown) for row in rows], "o-")
         errors.set(xlabel="evaluations of the rates", ylabel="relative error", title=self.name)
-        shares.set(
-            xlabel="evaluations of the rates",
-            ylabel="accuracy" if labelled else "agreement with the reference",
-            title=f"{self.examples} examples",
-        )
+        if shown:
+            panels[1].set(
+                xlabel="evaluations of the rates",
+                ylabel=_SHARES[shown],
+                title=f"{self.examples} examples",
+            )
         errors.legend()
         return figures.done(figure, path)
 
@@ -127,8 +134,10 @@ def convergence_report(
 
     Args:
         model: built Keras model with at least one `ContinuousBlock`, and one output.
-        x: images `(n, ...)`.
-        y: labels `(n,)`, or one-hot rows; None for no accuracy.
+        x: images `(n, ...)`, or a dataset of batches, with or without labels, which is read once.
+        y: labels `(n,)`, or one-hot rows; None for no accuracy. Classes are compared if there are
+            labels, or if the model is compiled with a cross-entropy or ends with a softmax; of a
+            regression, whose targets have the shape of the outputs, there are none.
         schemes: names of schemes that fit the blocks.
         steps: numbers of steps of every block; default doubles from 1 to twice the most that a
             block has.
@@ -149,7 +158,9 @@ def convergence_report(
         most = max(block.steps for block in blocks)
         steps = [2**k for k in range(most.bit_length() + 1)]
     steps = sorted({check_count(n, "steps") for n in steps})
-    labels = None if y is None else class_labels(y, model.output_shape[-1], len(x))
+    x, y = examples(x, y)
+    classes = _are_classes(model, y)
+    labels = class_labels(y, model.output_shape[-1], len(x)) if classes and y is not None else None
     # A multiple of the numbers of elements too, so that the reference cuts none.
     elements = math.lcm(*(block.basis.elements(block.num_basis) for block in blocks))
     finest = math.ceil(_FINER * steps[-1] / elements) * elements
@@ -160,18 +171,28 @@ def convergence_report(
     for scheme in schemes:
         before = None
         for n in steps:
-            before = _row(model, scheme, n, x, labels, batch_size, reference, before)
+            before = _row(model, scheme, n, x, classes, labels, batch_size, reference, before)
             rows.append(before)
     return ConvergenceReport(model.name, len(x), f"{exact!r} with {finest} steps", tuple(rows))
 
 
-def _row(model, scheme, steps, x, labels, batch_size, reference, before):
+def _are_classes(model, y):
+    """Whether the outputs are scores of classes; a regression's have no largest one to speak of."""
+    if model.output_shape[-1] == 1:
+        return False
+    if y is not None:
+        return y.ndim == 1 or y.shape[1:] == (1,) or bool(np.all(np.isin(y, (0, 1))))
+    loss = heads.loss_name(getattr(model, "loss", None) or "").lower()
+    return "crossentropy" in loss.replace("_", "") or graph.activation(model) == "softmax"
+
+
+def _row(model, scheme, steps, x, classes, labels, batch_size, reference, before):
     state, outputs, blocks, seconds = _outcome(model, scheme, steps, x, batch_size, repeats=3)
     error = float(np.linalg.norm(state - reference[0]) / np.linalg.norm(reference[0]))
     order = None
     if before is not None and error and before.error:
         order = math.log(before.error / error) / math.log(steps / before.steps)
-    classes = outputs.argmax(-1)
+    found, expected = outputs.argmax(-1), reference[1].argmax(-1)
     return SolverResult(
         scheme=integrators.get(scheme).name,
         steps=steps,
@@ -179,8 +200,8 @@ def _row(model, scheme, steps, x, labels, batch_size, reference, before):
         error=error,
         order=order,
         aligned=not any(bases.cuts_elements(b.basis, b.num_basis, steps) for b in blocks),
-        accuracy=None if labels is None else float(np.mean(classes == labels)),
-        agreement=float(np.mean(classes == reference[1].argmax(-1))),
+        accuracy=None if labels is None else float(np.mean(found == labels)),
+        agreement=float(np.mean(found == expected)) if classes else None,
         seconds=seconds,
     )
 

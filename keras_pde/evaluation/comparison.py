@@ -1,9 +1,11 @@
 """Paired comparison of two reports on the same images."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
+from keras_pde.checks import check_number
 from keras_pde.records import ToJSON
 from keras_pde.text import columns, number, percent
 
@@ -28,22 +30,27 @@ class Comparison(ToJSON):
         names: of the first and the second model.
         rows: one for clean accuracy (epsilon 0) and for each epsilon that both reports have; the
             p-value is McNemar's exact test (binomial on the images where the models differ).
-        medians: median distances of the two.
-        ratio: first median over second.
-        ratio_interval: its 95 % interval by a paired bootstrap over images.
+        quantile: at which distances are compared, 0.5 for medians.
+        distances: that quantile of the distances of the two.
+        ratio: first distance over second; NaN if both are 0 (most images misclassified) or both
+            infinite (nothing found), of which neither is larger.
+        ratio_interval: its 95 % interval by a paired bootstrap over images. Draws without a ratio
+            count as below the lower and above the upper end.
     """
 
     names: tuple[str, str]
     rows: tuple[Row, ...]
-    medians: tuple[float, float]
+    quantile: float
+    distances: tuple[float, float]
     ratio: float
     ratio_interval: tuple[float, float]
 
     noun = "comparison"
 
     @classmethod
-    def of(cls, first, second, resamples: int = 2000, seed: int = 0):
+    def of(cls, first, second, quantile: float = 0.5, resamples: int = 2000, seed: int = 0):
         """Compares two reports; a `ValueError` if norm or images differ."""
+        quantile = check_number(quantile, "quantile", above=0, below=1)
         if (first.norm, first.digest) != (second.norm, second.digest):
             raise ValueError(
                 f"Received reports in norms {first.norm!r} and {second.norm!r} on images "
@@ -53,15 +60,21 @@ class Comparison(ToJSON):
         shared = [e for e in first.epsilons if e in second.epsilons]
         rows = tuple(_row(epsilon, first, second) for epsilon in (0.0, *shared))
         draws = np.random.default_rng(seed).integers(0, first.count, (resamples, first.count))
-        ratios = _ratio(_medians(first.distance[draws]), _medians(second.distance[draws]))
-        bounds = np.quantile(ratios, [0.025, 0.975], method="inverted_cdf")
-        medians = (first.distance_quantile(), second.distance_quantile())
+        ratios = _ratio(
+            *(
+                np.quantile(report.distance[draws], quantile, axis=1, method="inverted_cdf")
+                for report in (first, second)
+            )
+        )
+        distances = (first.distance_quantile(quantile), second.distance_quantile(quantile))
+        ratio = float(_ratio(*distances))
         return cls(
             (first.name, second.name),
             rows,
-            medians,
-            float(_ratio(*map(np.asarray, medians))),
-            (float(bounds[0]), float(bounds[1])),
+            quantile,
+            distances,
+            ratio,
+            (math.nan, math.nan) if math.isnan(ratio) else _interval(ratios),
         )
 
     def table(self) -> str:
@@ -72,15 +85,20 @@ class Comparison(ToJSON):
             shares = (percent(row.first), percent(row.second))
             counts = (str(row.only_first), str(row.only_second))
             rows.append((f"{row.epsilon:g}", *shares, *counts, f"{row.p_value:.2g}"))
-        low, high = map(number, self.ratio_interval)
-        return "\n".join(
-            [
-                *columns(rows),
-                "",
-                f"median distance {number(self.medians[0])} / {number(self.medians[1])} = "
-                f"{number(self.ratio)} (95 % interval {low} - {high})",
-            ]
-        )
+        return "\n".join([*columns(rows), "", self.summary()])
+
+    def __str__(self) -> str:
+        return self.table()
+
+    def summary(self) -> str:
+        """The distances and their ratio, in one line."""
+        what = "median" if self.quantile == 0.5 else f"{100 * self.quantile:g} % quantile of the"
+        distances = f"{what} distance {' / '.join(map(number, self.distances))}"
+        if math.isnan(self.ratio):
+            other = "larger" if self.distances[0] == 0 else "smaller"
+            return f"{distances} has no ratio: compare a quantile {other} than {self.quantile:g}"
+        low, high = self.ratio_interval
+        return f"{distances} = {self.ratio:.3g} (95 % interval {low:.3g} - {high:.3g})"
 
 
 def _row(epsilon, first, second):
@@ -92,11 +110,14 @@ def _row(epsilon, first, second):
     return Row(epsilon, float(a.mean()), float(b.mean()), only_a, only_b, float(p))
 
 
-def _medians(distances):
-    return np.quantile(distances, 0.5, axis=1, method="inverted_cdf")
-
-
 def _ratio(a, b):
-    """a / b, where 0 / 0 = 1 and equal infinities too: neither is better."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(a == b, 1.0, a / b)
+        return np.divide(a, b)
+
+
+def _interval(ratios):
+    low, high = (np.nan_to_num(ratios, nan=end, posinf=np.inf) for end in (0.0, np.inf))
+    return tuple(
+        float(np.quantile(values, q, method="inverted_cdf"))
+        for values, q in ((low, 0.025), (high, 0.975))
+    )

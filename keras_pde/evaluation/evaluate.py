@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 from keras_pde import environment
 from keras_pde.attacks import FGSM, PGD, Attack, MinimalDistance, Target
 from keras_pde.checks import check_images, class_labels
+from keras_pde.data.examples import labelled
 from keras_pde.evaluation import alarms
 from keras_pde.evaluation.report import AttackRun, Report
 from keras_pde.threat import Threat
@@ -48,7 +49,8 @@ def evaluate(
 
     Args:
         model: Keras model of logits, or a `Target` of it.
-        x: images `(n, ...)`, or a dataset (`tf.data`, any iterable of `(images, labels)` batches).
+        x: images `(n, ...)`, or a dataset (`tf.data`, any iterable of batches: tuples of images and
+            labels, or dicts of "image" and "label").
         y: labels, integers or one-hot; none with a dataset.
         norm: `"l1" | "l2" | "linf"`, norm of the perturbations.
         epsilons: radii at which to measure, in the units of the images: numbers, or "8/255".
@@ -74,7 +76,7 @@ def evaluate(
     threat = Threat(norm, bounds=bounds)
     norm, bounds = threat.norm, threat.bounds
     epsilons = _radii(threat, epsilons)
-    x, y = _arrays(x, y)
+    x, y = labelled(x, y)
     check_images(x, bounds, "x")
     x = x.astype(keras.config.floatx())
     target = Target.of(model, x)
@@ -169,17 +171,3 @@ def _check_attacks(attacks, norm, bounds, epsilons):
             "Received no epsilons and no attack that works without one; pass epsilons=[...] or "
             "include MinimalDistance."
         )
-
-
-def _arrays(x, y):
-    """Arrays from arrays, or from a dataset of batches."""
-    if y is not None:
-        return np.asarray(x), np.asarray(y)
-    if hasattr(x, "__array__"):
-        raise ValueError("Received images without labels; pass y, or a dataset of (x, y) batches.")
-    batches = [(np.asarray(batch[0]), np.asarray(batch[1])) for batch in x]
-    if not batches:
-        raise ValueError("Received an empty dataset; expected batches of (images, labels).")
-    if any(images.ndim < 2 or labels.ndim == 0 for images, labels in batches):
-        raise ValueError("Received a dataset of single examples; batch it: dataset.batch(128).")
-    return tuple(np.concatenate(parts) for parts in zip(*batches, strict=True))

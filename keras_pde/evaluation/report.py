@@ -247,9 +247,14 @@ class Report(ToJSON):
         axes.legend(loc="lower right")
         return figures.done(figure, path)
 
-    def compare(self, other: "Report") -> Comparison:
-        """Paired comparison with another report on the same images; see `Comparison`."""
-        return Comparison.of(self, other)
+    def compare(self, other: "Report", quantile: float = 0.5) -> Comparison:
+        """Paired comparison with another report on the same images; see `Comparison`.
+
+        Args:
+            other: a report in the same norm on the same images.
+            quantile: in (0, 1), at which distances are compared; 0.5 for medians.
+        """
+        return Comparison.of(self, other, quantile)
 
     # Files
 

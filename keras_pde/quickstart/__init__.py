@@ -127,15 +127,14 @@ def verdict(reports: dict[str, dict[str, Report]]) -> str:
     found = ", ".join(f"{name} {number(median)}" for name, median in medians.items())
     first, last = reports[names[0]]["l2"], reports[names[-1]]["l2"]
     compared = last.compare(first)
-    low, high = map(number, compared.ratio_interval)
     return (
         (
             f"The order {' < '.join(names)} of the paper came out"
             if ordered
             else f"The order of the paper did NOT come out in this run ({found})"
         )
-        + f"; {names[-1]} needs {number(compared.ratio)} times the L2 perturbation of {names[0]} "
-        f"(95 % interval {low} - {high}, {first.count} images, one training each)."
+        + f"; L2, {names[-1]} / {names[0]}: {compared.summary()}; {first.count} images, one "
+        "training each."
     )
 
 

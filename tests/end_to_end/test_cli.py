@@ -65,7 +65,7 @@ def test_quickstart_table_has_the_columns_of_the_paper(finished):
     assert head.split("  ")[0] == "model"
     assert "clean error" in head and "median L2" in head and "median Linf" in head
     assert [row.split()[0] for row in rows] == list(reports)
-    assert "95 % interval" in quickstart.verdict(reports)
+    assert "L2, J2-Lip / J0: median distance" in quickstart.verdict(reports)
 
 
 def test_verdict_reports_a_missing_order_honestly(finished):

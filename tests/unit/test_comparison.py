@@ -51,7 +51,7 @@ def test_comparison_counts_pairs():
     assert (at.only_first, at.only_second) == (6, 1)
     # McNemar, exact: twice P(at most 1 of 7 fair coins).
     assert at.p_value == pytest.approx(2 * (1 + 7) / 2**7)
-    assert found.medians == (0.5, 0.1) and found.ratio == pytest.approx(5.0)
+    assert found.distances == (0.5, 0.1) and found.ratio == pytest.approx(5.0)
     low, high = found.ratio_interval
     assert low <= found.ratio <= high
     text = found.table()
@@ -64,11 +64,34 @@ def test_comparison_counts_pairs():
 
 def test_comparison_where_nothing_is_found():
     nothing, all_wrong = synthetic([np.inf] * 5), synthetic([0.0] * 5)
-    assert nothing.compare(nothing).ratio == 1
     assert nothing.compare(all_wrong).ratio == np.inf
     assert all_wrong.compare(nothing).ratio == 0
     mixed = synthetic([0.1, np.inf, np.inf, 0.1, 0.0])
     assert "not found" in nothing.compare(mixed).table()
+
+
+@pytest.mark.parametrize(
+    ("distances", "advice"), [([0.0] * 6 + [0.1] * 4, "larger"), ([np.inf] * 5, "smaller")]
+)
+def test_medians_without_a_ratio_have_none(distances, advice):
+    """Both 0, or both not found: of 0 / 0 nobody can say that it is 1."""
+    first, second = synthetic(distances), synthetic([2 * d for d in distances])
+    found = first.compare(second)
+    assert np.isnan([found.ratio, *found.ratio_interval]).all()
+    assert found.to_dict()["ratio"] is None
+    assert f"has no ratio: compare a quantile {advice} than 0.5" in str(found)
+
+
+def test_another_quantile_is_compared():
+    distances = [0.0] * 6 + [0.1, 0.2, 0.3, 0.4]
+    found = synthetic([2 * d for d in distances]).compare(synthetic(distances), quantile=0.8)
+    assert (found.distances, found.ratio) == ((0.4, 0.2), 2.0)
+    assert "80 % quantile of the distance 0.4 / 0.2 = 2 " in found.table()
+    # Some draws have no ratio: then nothing bounds it from above, or from below.
+    assert found.ratio_interval == (0.0, np.inf)
+    for q in (0, 1, "half"):
+        with pytest.raises(ValueError, match="Received quantile"):
+            synthetic(distances).compare(synthetic(distances), quantile=q)
 
 
 def test_a_comparison_is_written_as_json(tmp_path):

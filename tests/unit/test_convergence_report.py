@@ -59,9 +59,40 @@ def test_table_json_and_picture(report, tmp_path):
 
 
 def test_default_steps_and_no_labels():
-    report = analysis.convergence_report(classifier(num_basis=1), X, schemes=["heun"])
+    model = classifier(num_basis=1)
+    model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    report = analysis.convergence_report(model, X, schemes=["heun"])
     assert [row.steps for row in report.rows] == [1, 2, 4, 8]
     assert {row.accuracy for row in report.rows} == {None}
+    assert all(row.agreement > 0.5 for row in report.rows)
+
+
+@pytest.mark.parametrize("y", [None, np.random.default_rng(0).normal(size=(40, 3))])
+def test_of_a_regression_no_classes_are_compared(y, tmp_path):
+    """The largest of several coordinates is no class."""
+    report = analysis.convergence_report(classifier(), X, y, schemes=["euler"], steps=[2])
+    (row,) = report.rows
+    assert (row.accuracy, row.agreement) == (None, None) and row.error > 0
+    assert len(report.plot(tmp_path / "one.png").axes) == 1
+    assert report.table().splitlines()[-3].count(" - ") == 3  # order, accuracy, agreement
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_dataset_that_shuffles_is_read_once(labelled):
+    class Shuffled:
+        """Another order each time."""
+
+        rng = np.random.default_rng(0)
+
+        def __iter__(self):
+            order = self.rng.permutation(len(X)).reshape(-1, 10)
+            return iter([(X[rows], Y[rows]) if labelled else X[rows] for rows in order])
+
+    options = {"schemes": ["rk4"], "steps": [4]}
+    found = analysis.convergence_report(classifier(), Shuffled(), **options).rows[0]
+    expected = analysis.convergence_report(classifier(), X, Y, **options).rows[0]
+    assert found.error == pytest.approx(expected.error, rel=1e-3)
+    assert found.accuracy == (expected.accuracy if labelled else None)
 
 
 def test_hidden_blocks_and_blocks_of_pairs():

@@ -117,6 +117,7 @@ def test_arrays_one_hot_labels_and_datasets(target, x, y):
     batches = [(x[:25], y[:25]), (x[25:], y[25:])]
     forms = [(x, np.eye(3)[y]), (x, y[:, None]), (x.tolist(), y.tolist()), (batches,)]
     forms.append((((a, b, np.ones(len(a))) for a, b in batches),))  # a generator, with weights
+    forms.append(([{"id": 7, "image": a, "label": b} for a, b in batches],))
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
@@ -312,8 +313,10 @@ Y = np.zeros(4, "int32")
         ((X, Y), {"epsilons": 0.1, "attacks": ["pgd"]}, "'pgd' among the attacks"),
         ((X,), {"epsilons": 0.1}, "without labels"),
         (([],), {"epsilons": 0.1}, "empty dataset"),
-        (([(X[0], Y[0])],), {"epsilons": 0.1}, "single examples; batch it"),
-        (([X, X],), {"epsilons": 0.1}, "single examples; batch it"),
+        (([(X[0], Y[0])],), {"epsilons": 0.1}, "of single examples"),
+        (([X, X],), {"epsilons": 0.1}, "without labels"),
+        (([(X, Y), X],), {"epsilons": 0.1}, "some batches have no labels"),
+        (([{"x": X, "label": Y}],), {"epsilons": 0.1}, r"the keys \['label', 'x'\]"),
         ((iter([(X, Y)]), Y), {"epsilons": 0.1}, "expected an array of numbers"),
         ((255 * X, Y), {"epsilons": 0.1}, "divide by 255"),
         ((X * np.nan, Y), {"epsilons": 0.1}, "NaN"),
