@@ -12,13 +12,15 @@ from keras_pde.autodiff import value_and_grad
 _BACKEND = keras.backend.backend()
 _PROBE = 8  # images on which a new model is tried out
 _TINY = float(np.finfo("float32").tiny)  # in place of a probability of zero
+_BELOW_ONE = 1 - float(np.finfo("float32").epsneg)
 
 
 class Target:
     """Wraps a model for attacks. Give the same one to several attacks and nothing compiles twice.
 
-    Probabilities (a softmax head) are turned into logits by a logarithm; `probabilities` says so.
-    Weights may change between calls.
+    Probabilities are turned into logits, and `probabilities` says whose they seem to be:
+    `"softmax"`, whose rows add up to 1, by log p; `"sigmoid"`, of outputs that all lie in [0, 1],
+    by log(p / (1 - p)); `None` for logits. Weights may change between calls.
 
     Args:
         model: Keras model, images to `(batch, classes)` logits or probabilities.
@@ -35,14 +37,14 @@ class Target:
                 f"Received model of type {type(model).__name__}; expected a `keras.Model`."
             )
         self.model = model
-        self.probabilities = False
+        self.probabilities = None
         self._programs = {}
         images = np.asarray(images[:_PROBE], dtype=keras.config.floatx())
         outputs = self._try(images)
         self.image_shape = images.shape[1:]
         self.num_classes = outputs.shape[1]
-        self.probabilities = _are_probabilities(outputs)
-        if not (self.probabilities and _are_saturated(outputs)):
+        self.probabilities = _probabilities(outputs)
+        if not (self.probabilities == "softmax" and _are_saturated(outputs)):
             self._check_differentiable(images)
 
     @classmethod
@@ -131,8 +133,12 @@ class Target:
     def _as_logits(self, outputs):
         if keras.backend.standardize_dtype(outputs.dtype) in ("float16", "bfloat16"):
             outputs = ops.cast(outputs, "float32")
-        if self.probabilities:
-            outputs = ops.log(ops.maximum(outputs, _TINY))
+        if self.probabilities == "softmax":
+            return ops.log(ops.maximum(outputs, _TINY))
+        if self.probabilities == "sigmoid":
+            p = ops.clip(outputs, _TINY, _BELOW_ONE)
+            # Rising beyond [0, 1] too, so that the order of the classes is always the outputs'.
+            return ops.log(p) - ops.log(1 - p) + (outputs - p)
         return outputs
 
     def program(self, key, fn, fold=False):
@@ -187,10 +193,11 @@ def pad(array, size):
     return array if missing <= 0 else np.concatenate([array, np.repeat(array[-1:], missing, 0)])
 
 
-def _are_probabilities(outputs) -> bool:
-    in_range = np.all((outputs >= 0) & (outputs <= 1))
+def _probabilities(outputs):
+    if not np.all((outputs >= 0) & (outputs <= 1)) or np.all(outputs == outputs[0, 0]):
+        return None
     # bfloat16 has three digits.
-    return bool(in_range and np.all(np.abs(outputs.sum(axis=1) - 1) < 1e-2))
+    return "softmax" if np.all(np.abs(outputs.sum(axis=1) - 1) < 1e-2) else "sigmoid"
 
 
 def _are_saturated(probabilities) -> bool:

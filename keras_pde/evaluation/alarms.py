@@ -32,10 +32,12 @@ def random_outputs(target, x, batch_size):
 
 def probabilities(target):
     """The outputs are probabilities, whose logarithm loses gradients where they saturate."""
-    if target.probabilities:
+    head = target.probabilities
+    if head:
+        formula = {"softmax": "log p", "sigmoid": "log(p / (1 - p))"}[head]
         return (
-            "the model returns probabilities: attacked through their logarithm, which has no "
-            "gradient where they saturate; evaluate logits instead, for a dense softmax layer at "
+            f"the model returns probabilities: attacked through {formula}, which has no "
+            f"gradient where they saturate; evaluate logits instead, for a dense {head} layer at "
             "the end by `model.layers[-1].activation = keras.activations.linear`"
         )
 

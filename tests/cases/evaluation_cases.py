@@ -13,6 +13,7 @@ import keras_pde as kp
 from keras_pde.attacks import Target
 from keras_pde.evaluation import AttackRun, Report
 
+JAX = keras.backend.backend() == "jax"
 COUNT, SIZE = 40, 6
 EPSILONS = (0.05, 0.2)
 

@@ -72,9 +72,10 @@ def test_alarm_random_outputs(x, y):
     assert any("outputs are random" in alarm for alarm in alarms_of(Noisy(), x, y))
 
 
-def test_alarm_probabilities(x, y):
-    found = alarms_of(linear(head=layers.Softmax()), x, y)
-    assert len(found) == 1 and "returns probabilities" in found[0]
+@pytest.mark.parametrize(("head", "formula"), [("softmax", "log p,"), ("sigmoid", "log(p / (1")])
+def test_alarm_probabilities(x, y, head, formula):
+    (found,) = alarms_of(linear(head=layers.Activation(head)), x, y)
+    assert f"returns probabilities: attacked through {formula}" in found
 
 
 def test_alarm_zero_gradients(x, y):

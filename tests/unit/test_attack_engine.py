@@ -412,12 +412,27 @@ def test_float64(float64):
     np.testing.assert_allclose(found.distance, expected, rtol=2e-6)
 
 
-def test_probabilities_are_attacked_through_their_logarithm():
+@pytest.mark.parametrize("head", ["softmax", "sigmoid"])
+def test_probabilities_are_attacked_through_their_logits(head):
     plain = functional(lambda z, x: z)
-    soft = keras.Sequential([plain, layers.Softmax()])
+    squashed = keras.Sequential([plain, layers.Activation(head)])
     x = vectors()
     y = classes(plain, x)
+    target = Target(squashed, x)
+    assert (target.probabilities, Target(plain, x).probabilities) == (head, None)
+    if head == "sigmoid":
+        np.testing.assert_allclose(target.outputs(x), Target(plain, x).outputs(x), atol=1e-4)
     attack = PGD("l2", 0.4, steps=10, random_start=False)
-    a, b = attack(plain, x, y), attack(soft, x, y)
+    a, b = attack(plain, x, y), attack(target, x, y)
     np.testing.assert_array_equal(a.status, b.status)
     np.testing.assert_allclose(a.adversarial, b.adversarial, atol=1e-3)
+
+
+def test_outputs_that_only_seem_probabilities_keep_their_order():
+    """Logits in [0, 1] at all images that a target looks at, and beyond at the others."""
+    x = np.linspace(0.1, 0.9, 9, dtype="float32")[:, None]
+    model = linear(np.array([[1.0, 3.0]], "float32"))
+    target = Target(model, x[:2])
+    assert target.probabilities == "sigmoid"
+    np.testing.assert_array_equal(target.predict(x), np.ones(9))
+    assert np.all(np.diff(target.outputs(x), axis=0) > 0)

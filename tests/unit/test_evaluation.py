@@ -315,7 +315,7 @@ Y = np.zeros(4, "int32")
         (([],), {"epsilons": 0.1}, "empty dataset"),
         (([(X[0], Y[0])],), {"epsilons": 0.1}, "of single examples"),
         (([X, X],), {"epsilons": 0.1}, "without labels"),
-        (([(X, Y), X],), {"epsilons": 0.1}, "some batches have no labels"),
+        (([(X, Y), X],), {"epsilons": 0.1}, "do not all have labels"),
         (([{"x": X, "label": Y}],), {"epsilons": 0.1}, r"the keys \['label', 'x'\]"),
         ((iter([(X, Y)]), Y), {"epsilons": 0.1}, "expected an array of numbers"),
         ((255 * X, Y), {"epsilons": 0.1}, "divide by 255"),
