@@ -59,7 +59,9 @@ class ObjectiveLoss:
         outside = image_range.outside(step.x, self.objective.image_range)
         step.x = unless(outside, step.x)
         self.outside.update_state(outside)
-        penalties = self.objective(step)
+        # A replica may be left without examples, over which means are NaN.
+        none = ops.equal(step.batch_size(), 0)
+        penalties = [ops.where(none, ops.zeros_like(p), p) for p in self.objective(step)]
         main = step.main
         # The trainer's own loss, with the regularisers of the main pass (Keras' JAX trainer hands
         # them over in the same way).

@@ -92,17 +92,20 @@ def compiled(objective, optimizer, model, **options):
 
 
 def train(objective, scope, options):
-    """Logs and final weights of five steps of eight examples."""
+    """Logs and final weights of five steps of eight examples; logs with one example more."""
     with scope:
         optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
         wrapper = compiled(objective, optimizer, network(), **options)
     x, y, weight = data()
     options = {"batch_size": BATCH, "shuffle": False, "verbose": 0}
-    logs = wrapper.fit(x, y, sample_weight=weight, **options).history
-    return {
-        "logs": {name: float(value) for name, (value,) in logs.items()},
-        "weights": [w.tolist() for w in wrapper.model.get_weights()],
-    }
+
+    def logs(count):
+        fitted = wrapper.fit(x[:count], y[:count], sample_weight=weight[:count], **options)
+        return {name: float(value) for name, (value,) in fitted.history.items()}
+
+    whole = logs(len(x))
+    weights = [w.tolist() for w in wrapper.model.get_weights()]
+    return {"logs": whole, "weights": weights, "odd": logs(BATCH + 1)}
 
 
 def refusal(strategy, optimizer=None, model=network, policy="float32"):
@@ -154,6 +157,15 @@ def test_two_replicas_equal_one_device(results, case):
         np.testing.assert_allclose(two["logs"][term], value, rtol=1e-5, err_msg=term)
     for a, b in zip(one["weights"], two["weights"], strict=True):
         np.testing.assert_allclose(b, a, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", some(CASES, fast=["candidates", "signs"]))
+def test_a_replica_without_examples_adds_nothing(results, case):
+    for logs in (run["odd"] for run in results[case]):
+        assert np.isfinite(list(logs.values())).all(), logs
+    objective = CASES[case][0]
+    total = sum(logs[name] for name in objective.names)
+    assert 0 <= logs["loss"] - total < 0.1  # the regularizer
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
