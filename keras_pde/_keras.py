@@ -7,6 +7,7 @@ sees to it that no other file uses such a name.
 import contextlib
 
 import keras
+from keras import ops
 from keras.src.backend.common import global_state
 
 # Layers and graphs
@@ -20,6 +21,47 @@ def layers_of(root) -> list:
 def takes_training(model) -> bool:
     """Whether `call` of the model has an argument `training`."""
     return model._call_has_training_arg
+
+
+def stateless_call(model, trainable, non_trainable, *args, **kwargs):
+    """`model.stateless_call` with its losses, and with what it drops.
+
+    Returns:
+        `(outputs, updates, losses, assigned)`; `assigned` maps the number of a trainable variable
+        to the value that a layer has assigned to it, as `SpectralNormalization` does.
+    """
+    others = zip(model.non_trainable_variables, non_trainable, strict=True)
+    call = model.call if model.dtype_policy.quantization_mode is None else model.quantized_call
+    with _Scope(model.trainable_variables, trainable, others) as scope:
+        if model._remat_mode is not None:
+            call = model.rematerialized_call(call, *args, **kwargs)
+        outputs = call(*args, **kwargs)
+        losses = model.losses
+    updates = [scope.get_current_value(v) for v in model.non_trainable_variables]
+    return outputs, updates, losses, scope.assigned
+
+
+class _Scope(keras.StatelessScope):
+    """What is assigned to a trainable variable moves with its value before by the same amount.
+
+    So the derivative is as if it had been assigned before the step.
+    """
+
+    def __init__(self, variables, values, others):
+        self.before = {
+            id(variable): (number, value)
+            for number, (variable, value) in enumerate(zip(variables, values, strict=True))
+        }
+        self.assigned = {}
+        super().__init__([*zip(variables, values, strict=True), *others], collect_losses=True)
+
+    def add_update(self, update):
+        variable, value = update
+        if id(variable) in self.before:
+            number, before = self.before[id(variable)]
+            self.assigned[number] = value = ops.stop_gradient(value)
+            value = value + (before - ops.stop_gradient(before))
+        super().add_update((variable, value))
 
 
 def graph_of(model):

@@ -58,6 +58,13 @@ class Hook:
             )
             loss, main = self.objective_loss(self, step, x, y, sample_weight, self._unless)
             scaled = self.optimizer.scale_loss(loss)
+        if main.assigned:
+            names = [self.model.trainable_variables[number].path for number in main.assigned]
+            raise ValueError(
+                f"Received a layer that assigns its trainable weights {names} when it is called, "
+                "as SpectralNormalization does; Keras' trainer drops that on JAX. Train on "
+                "TensorFlow, or leave the layer out."
+            )
         metrics = [scope.get_current_value(v) for v in self.metrics_variables]
         # Those of the model come first among the wrapper's; the averages follow, `train_step`'s.
         updates = [*main.updates, *non_trainable_variables[len(main.updates) :]]
@@ -74,25 +81,25 @@ class Hook:
         run = self.train_function
 
         def train_function(state, iterator):
-            return run(state, self._looked_at(state, iterator) if self._looks else iterator)
+            try:
+                return run(state, self._looked_at(iterator) if self._looks else iterator)
+            except Exception:
+                _keras.put_back(self, state)  # the values, which are out of the variables in here
+                raise
 
         self.train_function = train_function
 
-    def _looked_at(self, state, iterator):
+    def _looked_at(self, iterator):
         """The batches, once the first of a training is seen to be in range: before compilation."""
         self._looks = False
         first = list(itertools.islice(iterator, 1))
-        try:
-            for batch in first:
-                x = keras.utils.unpack_x_y_sample_weight(batch)[0]
-                shards = [s.data for s in x.addressable_shards] if hasattr(x, "sharding") else [x]
-                for shard in shards:
-                    check_images(
-                        ops.convert_to_numpy(shard), self.objective_loss.objective.image_range, "x"
-                    )
-        except ValueError:
-            _keras.put_back(self, state)  # the values, which are out of the variables in here
-            raise
+        for batch in first:
+            x = keras.utils.unpack_x_y_sample_weight(batch)[0]
+            shards = [s.data for s in x.addressable_shards] if hasattr(x, "sharding") else [x]
+            for shard in shards:
+                check_images(
+                    ops.convert_to_numpy(shard), self.objective_loss.objective.image_range, "x"
+                )
         return itertools.chain(first, iterator)
 
     def _unless(self, outside, x):

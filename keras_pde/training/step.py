@@ -1,7 +1,7 @@
 """One evaluation of an objective on one batch, written on pure calls.
 
 Every forward pass takes the current values of the variables and returns the new ones instead of
-assigning them (`stateless_call`). So each pass of a step sees the same dropout masks, which pass
+assigning them. So each pass of a step sees the same dropout masks, which pass
 updates BatchNormalization is a choice (the main one), and the same code runs on TensorFlow and JAX.
 """
 
@@ -17,13 +17,18 @@ from keras_pde.autodiff import value_and_grad
 
 @dataclass
 class Pass:
-    """A forward pass: per-example losses and, if asked for, their gradients in the images."""
+    """A forward pass: per-example losses and, if asked for, their gradients in the images.
+
+    `updates` has the new value of each non-trainable variable, `assigned` those of the trainable
+    ones (by number) that a layer assigns.
+    """
 
     x: Any
     losses: Any
     outputs: Any
     updates: list
     extra_losses: list
+    assigned: dict
     gradient: Any = None
 
     def part(self, index) -> "Pass":
@@ -83,18 +88,15 @@ class Step:
         mode = {"training": training} if _keras.takes_training(self.model) else {}
 
         def forward(images):
-            outputs, updates, extra = self.model.stateless_call(
-                trainable, state, images, **mode, return_losses=True
-            )
+            outputs, *rest = _keras.stateless_call(self.model, trainable, state, images, **mode)
             losses = self.example_loss(y, outputs)
-            return ops.sum(losses), (losses, outputs, updates, extra)
+            return ops.sum(losses), (losses, outputs, *rest)
 
         if gradient:
             (_, aux), slope = value_and_grad(forward, x, has_aux=True)
         else:
             aux, slope = forward(x)[1], None
-        losses, outputs, updates, extra = aux
-        return Pass(x, losses, outputs, updates, extra, slope)
+        return Pass(x, *aux, slope)
 
     @property
     def clean(self) -> Pass:

@@ -28,6 +28,8 @@ class Hook:
         for variable, old, new in zip(state, non_trainable, main.updates, strict=True):
             if new is not old:
                 variable.assign(new)
+        for number, value in main.assigned.items():
+            replicas.assign(variables[number], value)
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         for average, variable in averaging.pairs(self.averaged, self.model):
             new = averaging.updated(average, variable, self.average, self.optimizer.iterations)

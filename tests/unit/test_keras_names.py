@@ -105,6 +105,27 @@ def test_takes_training():
     assert not _keras.takes_training(Subclassed())
 
 
+def test_stateless_call():
+    """It is Keras' own, and sees what is assigned to trainable variables."""
+    inputs = keras.Input((3,))
+    x = layers.BatchNormalization()(layers.Dense(3, kernel_regularizer="l2")(inputs))
+    one = keras.Model(inputs, x)
+    values = ([v.value for v in one.trainable_variables],)
+    values += ([v.value for v in one.non_trainable_variables],)
+    found = _keras.stateless_call(one, *values, ops.convert_to_tensor(X), training=True)
+    expected = one.stateless_call(*values, X, training=True, return_losses=True)
+    for ours, theirs in zip(keras.tree.flatten(found), keras.tree.flatten(expected), strict=True):
+        np.testing.assert_array_equal(*map(ops.convert_to_numpy, (ours, theirs)))
+    assert found[3] == {} and one.losses
+
+    normalized = keras.Sequential(
+        [keras.Input((3,)), layers.SpectralNormalization(layers.Dense(3))]
+    )
+    values = [[v.value for v in normalized.trainable_variables]]
+    values += [[v.value for v in normalized.non_trainable_variables]]
+    assert list(_keras.stateless_call(normalized, *values, X, training=True)[3]) == [0]
+
+
 def test_create_state():
     one = model()
     one.compile("adam", "mse", metrics=["mae"])

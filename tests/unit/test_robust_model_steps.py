@@ -5,14 +5,16 @@ import contextlib
 import keras
 import numpy as np
 import pytest
-from keras import ops
+from keras import layers, ops
 from robust_model_cases import (
+    BACKEND,
     COUNT,
     EAGER,
     SHAPE,
     X,
     Y,
     arrays,
+    assert_same_weights,
     cross_entropy,
     fit,
     functional,
@@ -51,6 +53,36 @@ def test_mixed_float16():
     history = resume(wrapper, epochs=4)  # the scale starts so high that steps are skipped
     assert all(np.isfinite(v).all() for v in [*history.values(), *arrays(wrapper)])
     assert not np.array_equal(before[0], arrays(wrapper.model)[0]), "no step was taken"
+
+
+def normalized():
+    keras.utils.set_random_seed(1)
+    x = keras.Input(SHAPE)
+    y = layers.SpectralNormalization(layers.Conv2D(2, 3, activation="relu"))(x)
+    return keras.Model(x, layers.SpectralNormalization(layers.Dense(3))(layers.Flatten()(y)))
+
+
+@tensorflow_only
+def test_weights_that_a_layer_assigns_are_trained():
+    """SpectralNormalization divides its kernel in each step: as in Keras' own `fit`, to the bit."""
+    plain, wrapper = normalized(), robust(Plain(), normalized())
+    expected, found = (fit(m, compile_options=EAGER) for m in (plain, wrapper))
+    assert found["loss"] == expected["loss"]
+    assert_same_weights(wrapper.model, plain)
+    averaged = robust(Adversarial("l2", 0.1), normalized(), average=0.5)
+    fit(averaged, epochs=8, compile_options=EAGER)
+    kernel = arrays(averaged.model)[0]
+    assert np.linalg.svd(kernel.reshape(-1, 2))[1][0] == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="Keras' JAX trainer drops such updates")
+def test_weights_that_a_layer_assigns_are_refused_and_kept():
+    model = normalized()
+    before = arrays(model)
+    with pytest.raises(ValueError, match="assigns its trainable weights .*kernel"):
+        fit(robust(Plain(), model))
+    for old, new in zip(before, arrays(model), strict=True):
+        np.testing.assert_array_equal(old, new)
 
 
 NOISY = Adversarial("linf", 0.1, steps=2, random_start=True) + GradientPenalty(
