@@ -79,7 +79,7 @@ def test_weights_that_a_layer_assigns_are_trained():
 def test_weights_that_a_layer_assigns_are_refused_and_kept():
     model = normalized()
     before = arrays(model)
-    with pytest.raises(ValueError, match="assigns its trainable weights .*kernel"):
+    with pytest.raises(ValueError, match=r"assigns its trainable weights .*kernel"):
         fit(robust(Plain(), model))
     for old, new in zip(before, arrays(model), strict=True):
         np.testing.assert_array_equal(old, new)
