@@ -4,6 +4,7 @@
 sees to it that no other file uses such a name.
 """
 
+import collections
 import contextlib
 
 import keras
@@ -27,8 +28,9 @@ def stateless_call(model, trainable, non_trainable, *args, **kwargs):
     """`model.stateless_call` with its losses, and with what it drops.
 
     Returns:
-        `(outputs, updates, losses, assigned)`; `assigned` maps the number of a trainable variable
-        to the value that a layer has assigned to it, as `SpectralNormalization` does.
+        `(outputs, updates, writes, losses, assigned)`: `writes` says how often each non-trainable
+        variable was assigned; `assigned` maps the number of a trainable one to the value that a
+        layer has assigned to it, as `SpectralNormalization` does.
     """
     others = zip(model.non_trainable_variables, non_trainable, strict=True)
     call = model.call if model.dtype_policy.quantization_mode is None else model.quantized_call
@@ -38,7 +40,8 @@ def stateless_call(model, trainable, non_trainable, *args, **kwargs):
         outputs = call(*args, **kwargs)
         losses = model.losses
     updates = [scope.get_current_value(v) for v in model.non_trainable_variables]
-    return outputs, updates, losses, scope.assigned
+    writes = [scope.writes[id(v)] for v in model.non_trainable_variables]
+    return outputs, updates, writes, losses, scope.assigned
 
 
 class _Scope(keras.StatelessScope):
@@ -52,11 +55,12 @@ class _Scope(keras.StatelessScope):
             id(variable): (number, value)
             for number, (variable, value) in enumerate(zip(variables, values, strict=True))
         }
-        self.assigned = {}
+        self.assigned, self.writes = {}, collections.Counter()
         super().__init__([*zip(variables, values, strict=True), *others], collect_losses=True)
 
     def add_update(self, update):
         variable, value = update
+        self.writes[id(variable)] += 1
         if id(variable) in self.before:
             number, before = self.before[id(variable)]
             self.assigned[number] = value = ops.stop_gradient(value)

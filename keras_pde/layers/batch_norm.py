@@ -30,3 +30,15 @@ def batch_norm(
     if keras.backend.backend() == "tensorflow":
         kwargs["synchronized"] = True
     return keras.layers.BatchNormalization(momentum=momentum, epsilon=epsilon, **kwargs)
+
+
+def moving_statistics(layers) -> list[tuple[keras.Variable, float]]:
+    """(variable, momentum) of the moving statistics that these layers' normalizations update."""
+    return [
+        (variable, layer.momentum)
+        for layer in layers
+        if isinstance(layer, keras.layers.BatchNormalization)
+        # Keras 3.12 has no renorm; with momentum 1 nothing moves.
+        if layer.trainable and not getattr(layer, "renorm", False) and layer.momentum < 1
+        for variable in (layer.moving_mean, layer.moving_variance)
+    ]

@@ -2,8 +2,8 @@ from keras import ops
 
 from keras_pde import geometry
 from keras_pde.attacks.ascent import ascend, movable, to_bounds
-from keras_pde.checks import check_count, check_flag, check_number, optional
-from keras_pde.objectives.objective import DataTerm
+from keras_pde.checks import check_choice, check_count, check_flag, check_number, optional
+from keras_pde.objectives.objective import STATISTICS, DataTerm
 from keras_pde.registry import register
 from keras_pde.threat import Threat
 
@@ -22,7 +22,11 @@ class Adversarial(DataTerm):
     Sources: Goodfellow, Shlens and Szegedy (2015), arXiv 1412.6572; Madry et al. (2018), arXiv
     1706.06083; Finlay, Oberman and Abbasi (2018), arXiv 1810.00953.
 
-    The images are crafted in inference mode; weights are constants while that happens.
+    Weights are constants while the images are crafted. In a model with BatchNormalization the
+    moving statistics lag behind the weights, by much in the first 5 / (1 - momentum) steps: what is
+    robust to images that were crafted with them need not be the network that trains. So the first
+    gradient is taken in training mode, and the batch statistics that it sees are those of the
+    further steps. Models without it craft in inference mode.
 
     Args:
         norm: `"l1" | "l2" | "linf"`, the norm of the *perturbation* (the threat model).
@@ -36,6 +40,8 @@ class Adversarial(DataTerm):
             `norm`, for a single step: with `norm="linf", epsilon_norm="l2"` the direction is
             sign(grad l), scaled to Euclidean length `epsilon` (the 2018 recipe).
         bounds: range to which the images are clipped, as in `keras_pde.Threat`.
+        statistics: of BatchNormalization while crafting: `"batch"`, as above, or `"inference"`, the
+            moving ones.
 
     Raises:
         ValueError: an argument is out of range, or `epsilon_norm` is combined with several steps
@@ -58,6 +64,7 @@ class Adversarial(DataTerm):
         random_start=False,
         epsilon_norm=None,
         bounds=(0.0, 1.0),
+        statistics="batch",
     ):
         norm = geometry.get(norm).name
         steps = check_count(steps, "steps")
@@ -77,6 +84,7 @@ class Adversarial(DataTerm):
         self.norm, self.epsilon, self.bounds = norm, self.threat.epsilon, self.threat.bounds
         self.steps, self.step_size = steps, step_size
         self.random_start = random_start
+        self.statistics = check_choice(statistics, "statistics", STATISTICS)
         self.epsilon_norm = epsilon_norm
 
     def images(self, step):

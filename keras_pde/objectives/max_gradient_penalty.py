@@ -29,10 +29,11 @@ class MaxGradientPenalty(Penalty):
       statistics lag behind, and accuracy suffered whenever we tried it. Right for models without
       BatchNormalization, where both are the same.
 
-    `selection` says by which gradients candidates are chosen. `"inference"`: those at the clean
-    images, which crafting has computed already, so it is free; exact for `at="clean"` and
-    `statistics="inference"`, otherwise the arg-max may be missed (a larger `top_k` guards against
-    that). `"batch"`: those of the training pass, one more backward pass.
+    `selection` says by which gradients candidates are chosen. `"crafting"`: those at the clean
+    images, which crafting has computed already (without an adversarial data term, in inference
+    mode), so it is free; exact for `at="clean"` and the same statistics, otherwise the arg-max may
+    be missed (a larger `top_k` guards against that). `"batch"`: those of the training pass, one
+    more backward pass.
 
     Sample weights multiply gradients, as they multiply the losses.
 
@@ -45,7 +46,7 @@ class MaxGradientPenalty(Penalty):
             the gradient of the mean loss, as the 2018 code has it.
         at: `"clean"` or `"perturbed"` images (the same without an adversarial data term).
         statistics: `"batch"` or `"inference"`.
-        selection: `"inference"` or `"batch"`.
+        selection: `"crafting"` or `"batch"`.
         bounds: as in `GradientPenalty`.
 
     Raises:
@@ -67,13 +68,13 @@ class MaxGradientPenalty(Penalty):
         scale="per_example",
         at="clean",
         statistics="batch",
-        selection="inference",
+        selection="crafting",
         bounds=(0.0, 1.0),
     ):
         check_choice(scale, "scale", ("per_example", "batch_mean"))
         check_choice(at, "`at`", AT)
         check_choice(statistics, "statistics", STATISTICS)
-        check_choice(selection, "selection", STATISTICS)
+        check_choice(selection, "selection", ("crafting", "batch"))
         self.weight = check_number(weight, "weight", least=0)
         self.floor = check_number(floor, "floor", least=0)
         self.top_k = optional(check_count, top_k, "top_k")

@@ -25,6 +25,7 @@ class DataTerm(Term):
 
     perturbs = True
     bounds = None  # the range of valid images, to which a term that perturbs clips them
+    statistics = "inference"  # of BatchNormalization in `step.clean` and `step.crafting_gradient`
 
     @abstractmethod
     def images(self, step):

@@ -20,6 +20,7 @@ class Tulip(Preset):
         weight: factor of the maximum, per example (not divided by the batch size).
         floor, top_k, scale, statistics, selection: as in `MaxGradientPenalty`.
         bounds: as in `Adversarial`.
+        crafting_statistics: `statistics` of `Adversarial`.
 
     Example:
 
@@ -34,24 +35,27 @@ class Tulip(Preset):
         top_k=1,
         scale="per_example",
         statistics="batch",
-        selection="inference",
+        selection="crafting",
         bounds=(0.0, 1.0),
+        crafting_statistics="batch",
     ):
         steepness = MaxGradientPenalty(
             "l2", weight, floor, top_k, scale, "perturbed", statistics, selection, bounds=bounds
         )
         for name in ("weight", "floor", "top_k", "scale", "statistics", "selection"):
             setattr(self, name, getattr(steepness, name))
-        data = Adversarial("l2", epsilon, bounds=bounds)
+        data = Adversarial("l2", epsilon, bounds=bounds, statistics=crafting_statistics)
         self.epsilon, self.bounds = data.epsilon, data.bounds
+        self.crafting_statistics = data.statistics
         super().__init__(data, [steepness])
 
     @classmethod
     def paper2018(cls):
         """The published setting, with the conventions of its code.
 
-        epsilon 0.01 without clipping; weight 0.1 on the gradient of the batch-*mean* loss (so 0.1
-        divided by the batch size per example), through training-mode BatchNormalization and over
-        the whole batch.
+        epsilon 0.01 without clipping, crafted in inference mode; weight 0.1 on the gradient of the
+        batch-*mean* loss (so 0.1 divided by the batch size per example), through training-mode
+        BatchNormalization and over the whole batch.
         """
-        return cls(0.01, 0.1, top_k=None, scale="batch_mean", bounds=None)
+        kept = {"scale": "batch_mean", "bounds": None, "crafting_statistics": "inference"}
+        return cls(0.01, 0.1, top_k=None, **kept)

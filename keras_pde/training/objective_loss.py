@@ -42,6 +42,7 @@ class ObjectiveLoss:
             sample_weight,
             self.seed,
             iteration,
+            self.objective.data.statistics,
         )
 
     def __call__(self, trainer, step, x, y, sample_weight, unless):

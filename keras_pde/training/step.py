@@ -8,25 +8,27 @@ updates BatchNormalization is a choice (the main one), and the same code runs on
 from dataclasses import dataclass, replace
 from typing import Any
 
-import keras
 from keras import ops
 
 from keras_pde import _keras, noise, replicas
 from keras_pde.autodiff import value_and_grad
+from keras_pde.layers import ContinuousBlock
+from keras_pde.layers.batch_norm import moving_statistics
 
 
 @dataclass
 class Pass:
     """A forward pass: per-example losses and, if asked for, their gradients in the images.
 
-    `updates` has the new value of each non-trainable variable, `assigned` those of the trainable
-    ones (by number) that a layer assigns.
+    `updates` has the new value of each non-trainable variable and `writes` how often it was
+    assigned; `assigned` has the values of the trainable ones (by number) that a layer assigns.
     """
 
     x: Any
     losses: Any
     outputs: Any
     updates: list
+    writes: list
     extra_losses: list
     assigned: dict
     gradient: Any = None
@@ -50,10 +52,21 @@ class Step:
         x, y, sample_weight: the batch; `sample_weight` may be `None`.
         seed: Python integer.
         iteration: integer scalar tensor; noise is a function of (seed, iteration, example).
+        crafting: statistics of BatchNormalization for crafting, `"inference"` or `"batch"`.
     """
 
     def __init__(
-        self, model, example_loss, trainable, non_trainable, x, y, sample_weight, seed, iteration
+        self,
+        model,
+        example_loss,
+        trainable,
+        non_trainable,
+        x,
+        y,
+        sample_weight,
+        seed,
+        iteration,
+        crafting="inference",
     ):
         self.model = model
         self.example_loss = example_loss
@@ -66,6 +79,8 @@ class Step:
         self.perturbed = False
         self._clean = None
         self._statistics = None
+        # The state that crafting sees; with batch statistics, once its first pass has found them.
+        self._crafting_state = self.non_trainable if crafting == "inference" else None
 
     # Passes
 
@@ -100,14 +115,27 @@ class Step:
 
     @property
     def clean(self) -> Pass:
-        """Inference-mode pass and gradient at the clean images; crafting and selection share it."""
+        """Pass and gradient at the clean images; crafting and selection share it."""
         if self._clean is None:
-            self._clean = self.run(self.x, training=False, gradient=True, frozen=True)
+            self._clean = self._craft(self.x)
         return self._clean
 
     def crafting_gradient(self, images):
-        """Gradient of each loss at other images, in inference mode, for constant weights."""
-        return self.run(images, training=False, gradient=True, frozen=True).gradient
+        """Gradient of each loss at other images, for constant weights."""
+        return self._craft(images).gradient
+
+    def _craft(self, images):
+        """In inference mode; with batch statistics those of the first images, in training mode."""
+        options = {"gradient": True, "frozen": True}
+        if self._crafting_state is None:
+            # Without normalizations, training mode would add but dropout.
+            if moving := self._moving_statistics(stacked=True):
+                first, _, state = self._with_batch_statistics(images, moving, **options)
+                self._crafting_state = [ops.stop_gradient(v) for v in state]
+                return first
+            self._crafting_state = self.non_trainable
+        state = self._crafting_state
+        return self.run(images, training=False, non_trainable=state, **options)
 
     def run_main(self, x, perturbed, gradient, statistics):
         """The training-mode pass that updates BatchNormalization and feeds loss and metrics.
@@ -122,23 +150,38 @@ class Step:
         if not statistics:
             self.main = self.run(x, training=True, gradient=gradient)
             return
+        main, moving, self._statistics = self._with_batch_statistics(
+            x, self._moving_statistics(), gradient=gradient
+        )
+        updates = list(main.updates)
+        for i, kept in moving.items():
+            updates[i] = kept * self.non_trainable[i] + main.updates[i]
+        self.main = replace(main, updates=updates)
+
+    def _with_batch_statistics(self, x, moving, **options):
+        """A pass in training mode on old moving statistics of zero.
+
+        Returns:
+            The pass; of those of `moving` that it updates, which part of the old value is kept;
+            the step's state with its statistics, which of a layer that is called several times
+            are a mean.
+        """
         # The moving average is linear, new = m old + (1 - m) batch. Old values of zero (which
-        # training mode does not read) give the batch statistics without cancellation.
-        moving = self._moving_statistics()
+        # training mode does not read) give the batch statistics without cancellation; n calls
+        # leave m^n of the old value.
         zeroed = [ops.zeros_like(v) if i in moving else v for i, v in enumerate(self.non_trainable)]
-        main = self.run(x, training=True, gradient=gradient, non_trainable=zeroed)
+        found = self.run(x, training=True, non_trainable=zeroed, **options)
         # Layers called with `training=False` (fine-tuning) did read them: run again without those.
-        updated = {i: m for i, m in moving.items() if main.updates[i] is not zeroed[i]}
+        updated = {i: m for i, m in moving.items() if found.writes[i]}
         if updated != moving:
             moving = updated
             zeroed = [zeroed[i] if i in moving else v for i, v in enumerate(self.non_trainable)]
-            main = self.run(x, training=True, gradient=gradient, non_trainable=zeroed)
-        self._statistics = list(self.non_trainable)
-        updates = list(main.updates)
-        for i, momentum in moving.items():
-            self._statistics[i] = main.updates[i] / (1.0 - momentum)
-            updates[i] = momentum * self.non_trainable[i] + main.updates[i]
-        self.main = replace(main, updates=updates)
+            found = self.run(x, training=True, non_trainable=zeroed, **options)
+        kept = {i: momentum ** found.writes[i] for i, momentum in moving.items()}
+        state = list(self.non_trainable)
+        for i, share in kept.items():
+            state[i] = found.updates[i] / (1.0 - share)
+        return found, kept, state
 
     def penalised(self, at, statistics, index=None, gradient=True) -> Pass:
         """The pass whose losses a penalty differentiates, shared with the main pass if it can be.
@@ -175,16 +218,20 @@ class Step:
             for i, (new, old) in enumerate(zip(self.main.updates, self.non_trainable, strict=True))
         )
 
-    def _moving_statistics(self) -> dict[int, float]:
-        """Position among the non-trainable variables -> momentum, of what training updates."""
+    def _moving_statistics(self, stacked=False) -> dict[int, float]:
+        """Position among the non-trainable variables -> momentum, of what training updates.
+
+        Args:
+            stacked: whether to name those within continuous blocks too, whose elements that no
+                step visits have no update.
+        """
         position = {id(v): i for i, v in enumerate(self.model.non_trainable_variables)}
-        return {
-            position[id(variable)]: layer.momentum
-            for layer in _keras.layers_of(self.model)
-            if isinstance(layer, keras.layers.BatchNormalization)
-            if layer.trainable and not getattr(layer, "renorm", False)  # which Keras 3.12 lacks
-            for variable in (layer.moving_mean, layer.moving_variance)
-        }
+        layers = _keras.layers_of(self.model)
+        found = moving_statistics(layers)
+        if stacked:
+            for block in (layer for layer in layers if isinstance(layer, ContinuousBlock)):
+                found += block.moving_statistics() if block.trainable else []
+        return {position[id(variable)]: momentum for variable, momentum in found}
 
     # The batch
 

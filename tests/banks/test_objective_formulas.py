@@ -282,7 +282,7 @@ def test_tikhonov(kind, objective):
 
 def test_tulip_paper_2018_says_what_its_docstring_says():
     tulip = Tulip.paper2018()
-    assert tulip.data == Adversarial("l2", 0.01, bounds=None)
+    assert tulip.data == Adversarial("l2", 0.01, bounds=None, statistics="inference")
     settings = {"scale": "batch_mean", "at": "perturbed", "bounds": None}
     expected = MaxGradientPenalty("l2", 0.1, top_k=None, **settings)
     assert tulip.penalties == (expected,)

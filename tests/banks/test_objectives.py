@@ -61,7 +61,7 @@ def alternative(entry, name, default):
     """A value for an argument that differs from its default and from the registered example."""
     if name in ALTERNATIVES:
         value = ALTERNATIVES[name]
-    elif name == "statistics":
+    elif name.endswith("statistics"):
         value = "batch" if default == "inference" else "inference"
     elif isinstance(default, bool):
         value = not default

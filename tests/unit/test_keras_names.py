@@ -112,18 +112,22 @@ def test_stateless_call():
     one = keras.Model(inputs, x)
     values = ([v.value for v in one.trainable_variables],)
     values += ([v.value for v in one.non_trainable_variables],)
-    found = _keras.stateless_call(one, *values, ops.convert_to_tensor(X), training=True)
+    *found, losses, assigned = _keras.stateless_call(
+        one, *values, ops.convert_to_tensor(X), training=True
+    )
+    assert found.pop() == [1, 1] and assigned == {}, "each statistic is assigned once"
+    found.append(losses)
     expected = one.stateless_call(*values, X, training=True, return_losses=True)
     for ours, theirs in zip(keras.tree.flatten(found), keras.tree.flatten(expected), strict=True):
         np.testing.assert_array_equal(*map(ops.convert_to_numpy, (ours, theirs)))
-    assert found[3] == {} and one.losses
+    assert losses
 
     normalized = keras.Sequential(
         [keras.Input((3,)), layers.SpectralNormalization(layers.Dense(3))]
     )
     values = [[v.value for v in normalized.trainable_variables]]
     values += [[v.value for v in normalized.non_trainable_variables]]
-    assert list(_keras.stateless_call(normalized, *values, X, training=True)[3]) == [0]
+    assert list(_keras.stateless_call(normalized, *values, X, training=True)[-1]) == [0]
 
 
 def test_create_state():

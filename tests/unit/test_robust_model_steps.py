@@ -140,7 +140,8 @@ def crafted(model, x, y, epsilon):
 def test_batch_normalization_sees_the_perturbed_batch_once():
     reference, model = functional(dropout=0.0), functional(dropout=0.0)
     penalties = GradientPenalty("l2", 0.1) + MaxGradientPenalty("l2", 0.1, at="perturbed")
-    wrapper = robust(Adversarial("l2", 0.5, bounds=None) + penalties, model)
+    data = Adversarial("l2", 0.5, bounds=None, statistics="inference")
+    wrapper = robust(data + penalties, model)
     images = crafted(reference, X, Y, 0.5)
     reference(images, training=True)
     wrapper.compile("sgd", cross_entropy(), **EAGER)

@@ -3,8 +3,9 @@ import warnings
 import keras
 from keras import ops
 
-from keras_pde import cost, graph, integrators
+from keras_pde import _keras, cost, graph, integrators
 from keras_pde.checks import check_count, check_flag, check_number, check_seed, optional
+from keras_pde.layers.batch_norm import moving_statistics
 from keras_pde.layers.continuous import bases, loops
 from keras_pde.layers.continuous.stacked_rate import StackedRate
 from keras_pde.layers.continuous.sweep import Sweep
@@ -197,6 +198,16 @@ class ContinuousBlock(keras.layers.Layer):
         )
         sweep.finish(log)
         return self.scheme.end(state)
+
+    def moving_statistics(self):
+        """(variable, momentum) of the moving statistics of the rates' normalizations."""
+        found = []
+        for rate in self.rates:
+            inner = moving_statistics(_keras.layers_of(rate.template.layer))
+            momenta = {id(variable): momentum for variable, momentum in inner}
+            pairs = zip(rate.template.kept, rate.cells, strict=True)
+            found += [(cell, momenta[id(v)]) for v, cell in pairs if id(v) in momenta]
+        return found
 
     def _writes_out(self):
         """Whether the steps are written out instead of looped over by the compiled program."""
