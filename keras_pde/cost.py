@@ -29,31 +29,33 @@ _PRODUCTS = (
 _PRODUCT_LAYERS = (layers.AdditiveAttention, layers.Attention, layers.Dot)
 
 
-def of(operation, *args) -> int:
+def of(operation, *args, measure=None) -> int:
     """Cost of a call of a layer, model or operation, without entering the graph that it is in.
 
     Args:
         operation: what is called.
         *args: symbolic tensors.
+        measure: what to count of each call in place of multiply-adds, as a "cost" rule does.
 
     Raises:
         ValueError: the cost of something in it is not known.
     """
     counts = []
-    _counted(operation, counts)(*args)
+    _counted(operation, counts, measure or _cost)(*args)
     return sum(counts)
 
 
-def _counted(operation, counts):
+def _counted(operation, counts, measure):
     """A function that makes the operation's symbolic output and notes what it costs."""
 
     def call(*args, **kwargs):
+        given = args or tuple(kwargs.values())
         if _keras.graph_of(operation) is not None:
             # At the sizes of this call, which may differ from those it was built with.
-            return graph.run(operation, args[0], lambda inner: _counted(inner, counts))
+            return graph.run(operation, given[0], lambda inner: _counted(inner, counts, measure))
         # Calling the operation would change its layer's place in other models.
         output = operation.compute_output_spec(*args, **kwargs)
-        counts.append(_cost(operation, args, output))
+        counts.append(measure(operation, given, output))
         return output
 
     return call

@@ -42,11 +42,33 @@ def write(path, data: str | bytes):
 
 
 @contextlib.contextmanager
-def replacing(path):
-    """Yields a name beside the path; what is written there takes the path's place at the end."""
+def replacing(path, suffix=""):
+    """Yields a name beside the path; what is written there takes the path's place at the end.
+
+    A link stays one, to a file with new content, and a file keeps its permissions. What is no file,
+    such as a pipe, is written to.
+
+    Args:
+        path: of the file.
+        suffix: added to a name that does not end with it.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+    """
     path = Path(path)
+    path = path if path.name.endswith(suffix) else path.with_name(path.name + suffix)
+    if path.exists() and not path.is_file():
+        with staging(None, path.name) as folder:
+            yield folder / path.name
+            path.write_bytes((folder / path.name).read_bytes())
+        return
+    path = Path(os.path.realpath(path))
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"Received {str(path)!r}, in a folder that does not exist.")
     with staging(path.parent, f".{path.name}.") as folder:
         yield folder / path.name
+        if path.exists():
+            shutil.copymode(path, folder / path.name)
         os.replace(folder / path.name, path)
 
 

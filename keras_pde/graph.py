@@ -123,9 +123,14 @@ def run(model, inputs, replaced):
             return other
         if _keras.graph_of(operation) is None:
             return operation
-        return lambda *args, **kwargs: run(operation, args[0], replaced)
+        return lambda *args, **kwargs: run(operation, given(args, kwargs), replaced)
 
     return _keras.run_graph(checked(model), inputs, operation_of)
+
+
+def given(args, kwargs):
+    """The inputs of a call, which may be given by their name."""
+    return args[0] if args else kwargs["inputs"]
 
 
 def activation(model) -> str | None:
@@ -134,12 +139,23 @@ def activation(model) -> str | None:
     Rule: function of the layer that returns the name, or `None`.
     """
     if _keras.graph_of(model) is not None:
-        outputs = model.outputs
-        return activation(_keras.producer(outputs[0])) if len(outputs) == 1 else None
+        makers = {id(tensor): call for call in calls(model) for tensor in call.outputs}
+        call = makers.get(id(model.outputs[0])) if len(model.outputs) == 1 else None
+        while call and _changes_nothing(call.operation):
+            call = makers.get(id(call.inputs[0]))
+        return activation(call.operation) if call else None
     if type(model) is keras.Sequential:  # not built; it runs its layers in the order of the list
-        return activation(model.layers[-1]) if model.layers else None
+        layers = [layer for layer in model.layers if not _changes_nothing(layer)]
+        return activation(layers[-1]) if layers else None
     found = rule_of("activation", model)
     return found(model) if found else None
+
+
+def _changes_nothing(operation):
+    """Whether it only casts, as layers at the end of models in mixed precision do."""
+    if type(operation) is keras.layers.Activation:
+        return operation.activation is keras.activations.linear
+    return type(operation) is keras.layers.Identity
 
 
 @rule("activation", keras.layers.Activation, keras.layers.Dense)

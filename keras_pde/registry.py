@@ -132,7 +132,14 @@ class Component:
     """
 
     def get_config(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+        parameters = inspect.signature(type(self)).parameters
+        many = [p.name for p in parameters.values() if p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+        if many:
+            raise ValueError(
+                f"Received {type(self).__name__}, whose constructor takes *{many[0]}; expected "
+                "each argument by its name, of which the configuration is made."
+            )
+        return {name: getattr(self, name) for name in parameters}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]):

@@ -14,6 +14,8 @@ from keras_pde.checks import bounds_text, check_bounds, limits
 # be measured a rounding beyond it, and is within it all the same.
 TOLERANCE = 1e-5
 _FRACTION = re.compile(r"[0-9]+/0*[1-9][0-9]*")
+_DECIMAL = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_LONGEST = 1e18  # the squares of longer ones are beyond float32
 
 
 def is_fraction(text) -> bool:
@@ -37,20 +39,31 @@ def radius(value, bounds=(0.0, 1.0), what="epsilon") -> float:
 
     >>> radius("8/255") == 8 / 255
     """
-    if is_fraction(value) and bounds not in (None, (0.0, 1.0)):
+    text = value.strip() if isinstance(value, str) else ""
+    if is_fraction(text) and not (bounds is None or are_unit(bounds)):
         raise ValueError(
             f"Received {what}={value!r} for images in {bounds_text(bounds)}; a fraction as text is "
             "a length in images of [0, 1]. Pass the length in the units of these images, a number."
         )
     try:
-        length = float(Fraction(value) if isinstance(value, str) else value)
-        fits = isinstance(value, str | numbers.Real) and not isinstance(value, bool)
-    except (TypeError, ValueError, ZeroDivisionError, OverflowError):
+        if is_fraction(text) or _DECIMAL.fullmatch(text):
+            value = Fraction(text)
+        length = float(value)
+        fits = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    except (TypeError, ValueError, OverflowError):
         fits = False
-    if fits and 0 <= length < float("inf"):
+    if fits and 0 <= length < _LONGEST:
         return length
     raise ValueError(
-        f"Received {what}={value!r}; expected a finite length of at least 0, such as 0.3 or 8/255."
+        f"Received {what}={value!r}; expected a finite length of at least 0 and below "
+        f"{_LONGEST:g}, such as 0.3 or 8/255."
+    )
+
+
+def are_unit(bounds) -> bool:
+    """Whether bounds are [0, 1], however they are written."""
+    return bounds is not None and all(
+        np.all(limit == end) for limit, end in zip(limits(bounds), (0, 1), strict=True)
     )
 
 
@@ -115,7 +128,7 @@ class Threat:
             return
         low, high = limits(self.bounds)
         width = float(np.max(high - low))
-        if self.epsilon > width:
+        if self.epsilon > width and not same_radius(self.epsilon, width):
             raise ValueError(
                 f"Received epsilon={self.epsilon:g} in {self.norm!r}; expected at most {width:g} "
                 f"for images in {bounds_text(self.bounds)}, such as 8/255 for 8 in 0-255."
@@ -126,5 +139,8 @@ class Threat:
         return replace(self, epsilon=epsilon)
 
     def __str__(self) -> str:
-        """As tables write it: `linf 8/255`."""
-        return self.norm if self.epsilon is None else f"{self.norm} {radius_text(self.epsilon)}"
+        """As tables write it: `linf 8/255`; fractions are lengths in [0, 1]."""
+        if self.epsilon is None:
+            return self.norm
+        unit = self.bounds is None or are_unit(self.bounds)
+        return f"{self.norm} {radius_text(self.epsilon) if unit else format(self.epsilon, 'g')}"

@@ -10,14 +10,15 @@ import keras
 import numpy as np
 from numpy.typing import ArrayLike
 
-from keras_pde import _keras, figures, graph, integrators
+from keras_pde import _keras, cost, figures, graph, integrators
 from keras_pde.checks import check_count, class_labels
 from keras_pde.data.examples import examples
+from keras_pde.layers import ContinuousBlock
 from keras_pde.layers.continuous import bases
 from keras_pde.models import depth
 from keras_pde.records import ToJSON
 from keras_pde.text import table
-from keras_pde.training import heads
+from keras_pde.training import RobustModel, heads
 
 # The reference makes so many times the steps of the finest row.
 _FINER = 16
@@ -158,6 +159,7 @@ def convergence_report(
         most = max(block.steps for block in blocks)
         steps = [2**k for k in range(most.bit_length() + 1)]
     steps = sorted({check_count(n, "steps") for n in steps})
+    model = model.result if isinstance(model, RobustModel) else model
     x, y = examples(x, y)
     classes = _are_classes(model, y)
     labels = class_labels(y, model.output_shape[-1], len(x)) if classes and y is not None else None
@@ -187,8 +189,15 @@ def _are_classes(model, y):
 
 
 def _row(model, scheme, steps, x, classes, labels, batch_size, reference, before):
-    state, outputs, blocks, seconds = _outcome(model, scheme, steps, x, batch_size, repeats=3)
-    error = float(np.linalg.norm(state - reference[0]) / np.linalg.norm(reference[0]))
+    state, outputs, copy, seconds = _outcome(model, scheme, steps, x, batch_size, repeats=3)
+    blocks = depth.blocks(copy)
+    size = float(np.linalg.norm(reference[0]))
+    if size == 0:
+        raise ValueError(
+            f"Received {model.name!r}, whose last block puts out zeros for all examples; expected "
+            "a state that errors can be compared with."
+        )
+    error = float(np.linalg.norm(state - reference[0])) / size
     order = None
     if before is not None and error and before.error:
         order = math.log(before.error / error) / math.log(steps / before.steps)
@@ -196,7 +205,7 @@ def _row(model, scheme, steps, x, classes, labels, batch_size, reference, before
     return SolverResult(
         scheme=integrators.get(scheme).name,
         steps=steps,
-        evaluations=sum(block.steps * block.scheme.stages for block in blocks),
+        evaluations=_evaluations(copy, blocks),
         error=error,
         order=order,
         aligned=not any(bases.cuts_elements(b.basis, b.num_basis, steps) for b in blocks),
@@ -207,7 +216,7 @@ def _row(model, scheme, steps, x, classes, labels, batch_size, reference, before
 
 
 def _outcome(model, scheme, steps, x, batch_size, repeats=0):
-    """`(state of the last block, outputs, blocks, seconds)`."""
+    """`(state of the last block, outputs, the model that was run, seconds)`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of cut elements; rows say so
         copy = depth.changed(model, lambda block: {"scheme": scheme, "steps": steps})
@@ -225,7 +234,19 @@ def _outcome(model, scheme, steps, x, batch_size, repeats=0):
             found = both.predict(x, batch_size=batch_size, verbose=0)
             taken.append(time.perf_counter() - began)
     state, outputs = found if isinstance(found, list) else (found, found)
-    return state, outputs, blocks, min(taken[1:] or taken)
+    return state, outputs, copy, min(taken[1:] or taken)
+
+
+def _evaluations(model, blocks):
+    """Of the rates in one pass; a block may be called several times."""
+
+    def measure(operation, args, output):
+        of_block = isinstance(operation, ContinuousBlock)
+        return operation.steps * operation.scheme.stages if of_block else 0
+
+    if _keras.graph_of(model) is None or len(model.inputs) > 1:
+        return sum(measure(block, None, None) for block in blocks)
+    return cost.of(model, model.inputs[0], measure=measure)
 
 
 def _cells(row):

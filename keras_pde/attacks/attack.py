@@ -13,7 +13,7 @@ from keras import ops
 from keras_pde import geometry
 from keras_pde.attacks.ascent import feasible
 from keras_pde.attacks.target import Target, host, in_batches
-from keras_pde.checks import check_images, class_labels
+from keras_pde.checks import check_count, check_images, class_labels
 from keras_pde.registry import Component
 from keras_pde.threat import Threat, within
 
@@ -100,6 +100,15 @@ class Candidates:
     backward_passes: int
 
 
+def _at(value, epsilon):
+    """Attacks at a radius, also within lists and tuples; what is no attack stays what it is."""
+    if isinstance(value, Attack):
+        return value if value.minimal else value.at(epsilon)
+    if type(value) in (list, tuple):
+        return type(value)(_at(entry, epsilon) for entry in value)
+    return value
+
+
 class Attack(Component):
     """Base class: what can be called, and is checked. `IteratedAttack` is below nearly all of them.
 
@@ -142,7 +151,8 @@ class Attack(Component):
     def searches(self) -> Iterable[Callable[[Task], Candidates]]:
         """What is tried, one after another, each on the examples that are left.
 
-        An attack made of others chains theirs.
+        An attack made of others chains theirs. Those that it holds as attributes, alone or in lists
+        or tuples, have its radius when they run.
         """
 
     def at(self, epsilon):
@@ -163,6 +173,8 @@ class Attack(Component):
             )
         other = copy.copy(self)
         other.threat = self.threat.at(epsilon)
+        for name, value in vars(self).items():
+            setattr(other, name, other.threat if name == "threat" else _at(value, epsilon))
         return other
 
     def __call__(
@@ -191,6 +203,7 @@ class Attack(Component):
                 f"{type(self).__name__}({self.norm!r}, epsilon=0.1) or attack.at(0.1)."
             )
         began = time.perf_counter()
+        batch_size = check_count(batch_size, "batch_size")
         x = np.asarray(x)
         check_images(x, self.bounds, "x")
         x = x.astype(keras.config.floatx())
@@ -208,7 +221,8 @@ class Attack(Component):
         initially = goal.reached(logits.argmax(axis=-1))
         adversarial, success = x.copy(), initially.copy()
         distance = np.where(initially, 0.0, np.inf)
-        for search in self.searches():
+        whole = self if self.minimal else self.at(self.epsilon)  # with its members, if it has any
+        for search in whole.searches():
             todo = np.flatnonzero(~success)
             if not len(todo):
                 break

@@ -50,8 +50,12 @@ def _replaced(model):
         scaled = graph.rule_of("scale", norm)(norm)
         call = scaled and graph.rule_of("absorb", linear)(linear, *scaled)
         if call:
-            found |= {norm: lambda z, **_: z, linear: call}
+            found |= {norm: _of_inputs(lambda z: z), linear: _of_inputs(call)}
     return found
+
+
+def _of_inputs(function):
+    return lambda *args, **kwargs: function(graph.given(args, kwargs))
 
 
 def _pairs(model):
@@ -91,4 +95,5 @@ def _into_convolution(conv, scale, shift):
         return None
     bias = shift + conv.bias * scale if conv.use_bias else shift
     kernel = conv.kernel * scale
-    return lambda z, **_: ops.add(conv.convolution_op(z, kernel), bias)
+    # Cast as the layer's own call would be.
+    return lambda z: ops.add(conv.convolution_op(ops.cast(z, conv.compute_dtype), kernel), bias)

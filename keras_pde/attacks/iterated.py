@@ -2,10 +2,11 @@
 
 import functools
 import inspect
+import types
 from abc import abstractmethod
-from collections.abc import Hashable
 from dataclasses import dataclass
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -17,6 +18,9 @@ from keras_pde.attacks.target import in_batches, pad
 from keras_pde.autodiff import jacobian, value_and_grad
 from keras_pde.registry import unknown_name
 
+# What is itself whatever it holds.
+_WHOLE = (type, types.FunctionType, types.ModuleType, functools.partial, keras.KerasTensor)
+_WHOLE += (keras.layers.Layer, keras.Variable)
 ROUND = 5  # iterations between two looks at who is finished
 NEEDS = ("forward", "gradient", "class_jacobian")
 
@@ -150,6 +154,13 @@ class Search:
 
         x = self.task.x
         state = in_batches(start, self.task.batch_size, x, self.task.examples)
+        wrong = [name for name, values in state.items() if values.shape[:1] != (len(x),)]
+        if wrong or "images" not in state:
+            raise ValueError(
+                f"Received a state {sorted(state)} from `start` of {type(self.attack).__name__}"
+                + (f", in which {wrong} have not one entry an example" if wrong else "")
+                + "; expected tensors with the batch as first axis, `images` among them."
+            )
         no = np.zeros(len(x), "bool")
         zero = np.zeros(len(x), "int32")
         return {**state, "best": x.copy(), "fooled": no, "done": no.copy(), "passes": zero}
@@ -188,16 +199,28 @@ def _compiled_by(attack):
     """
     kind, no_part = type(attack), ("in_state", "label", "start", "aim")
     names = [name for name in dir(kind) if not name.startswith("__") and name not in no_part]
-    settings = {k: v for k, v in attack.get_config().items() if k not in attack.in_state}
-    for name, value in settings.items():
-        if not isinstance(value, Hashable):
-            raise ValueError(
-                f"Received {name}={value!r} in {type(attack).__name__}; expected a value that can "
-                "be hashed, such as a tuple for a list: what is compiled depends on it."
-            )
+    settings = {**vars(attack), "threat": attack.threat.at(None)}
+    settings |= {} if "epsilon" in attack.in_state else {"epsilon": attack.epsilon}
     # As they stand in the classes: a class method that is inherited is the same one.
-    behaviour = frozenset((name, inspect.getattr_static(kind, name)) for name in names)
-    return behaviour, frozenset(settings.items())
+    behaviour = {name: inspect.getattr_static(kind, name) for name in names}
+    read = {name: value for name, value in settings.items() if name not in attack.in_state}
+    return _content(behaviour), _content(read)
+
+
+def _content(value):
+    """What a value is, to be hashed: of what can change, the present content."""
+    kind = type(value)
+    if isinstance(value, dict):
+        return kind, frozenset((key, _content(entry)) for key, entry in value.items())
+    if isinstance(value, list | tuple):
+        return kind, tuple(map(_content, value))
+    if isinstance(value, set | frozenset):
+        return kind, frozenset(map(_content, value))
+    if isinstance(value, np.ndarray):
+        return value.shape, value.dtype.str, value.tobytes()
+    if kind.__module__ == "builtins" or not hasattr(value, "__dict__") or isinstance(value, _WHOLE):
+        return kind, value  # of True and 1, which are equal, programs are two
+    return kind, _content(vars(value))
 
 
 def _iterate(attack, logits, goal, early_exit, length, x, names, values):
@@ -213,7 +236,13 @@ def _iterate(attack, logits, goal, early_exit, length, x, names, values):
 
     def body(i, *values):
         old = dict(zip(names, values, strict=True))
-        new = {**old, **attack.advance(old, evaluate(old["images"]), x)}
+        found = attack.advance(old, evaluate(old["images"]), x)
+        if "done" not in found or not old.keys() >= found.keys():
+            raise ValueError(
+                f"Received {sorted(found)} from `advance` of {type(attack).__name__}; expected "
+                f"`done` (without which it never ends), and of {sorted(old)} what has changed."
+            )
+        new = {**old, **found}
         if early_exit:
             new["done"] = new["done"] | (attack.stops_when_fooled & new["fooled"])
         new["passes"] = old["passes"] + 1

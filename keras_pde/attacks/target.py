@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_pde import _keras
 from keras_pde.attacks import folding, losses
 from keras_pde.autodiff import value_and_grad
 
@@ -149,9 +150,16 @@ class Target:
             fn: function of a logits function and tensors whose first axis, if any, is the batch.
             fold: whether the logits may differ from the model's by rounding, for speed.
         """
+        key = (key, self._structure())
         if key not in self._programs:
+            self._programs = {k: p for k, p in self._programs.items() if k[1] == key[1]}
             self._programs[key] = _compile(self, fn, fold)
         return self._programs[key]
+
+    def _structure(self):
+        """What compiled programs hold of the model: its variables, and the depth of its blocks."""
+        depths = [getattr(layer, "changes", 0) for layer in _keras.layers_of(self.model)]
+        return tuple(map(id, self.model.variables)), tuple(depths)
 
     def predict(self, images, batch_size=128):
         """Predicted classes of a numpy array, int32 `(batch,)`; one forward pass each."""

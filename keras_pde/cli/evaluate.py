@@ -8,6 +8,7 @@ from keras_pde.evaluation import evaluate
 from keras_pde.hub import load_card, load_model
 from keras_pde.hub.repeat import measure_again
 from keras_pde.text import columns, percent, progress_bar
+from keras_pde.training import RobustModel
 
 
 def add(commands, debug):
@@ -82,7 +83,7 @@ def _load(path):
     """The model, and its card, which a .keras file has not."""
     if Path(path).is_file():
         model = keras.saving.load_model(path, compile=False)
-        return getattr(model, "model", model), None
+        return model.result if isinstance(model, RobustModel) else model, None
     return load_model(path), load_card(path)
 
 

@@ -28,7 +28,7 @@ def examples(x, y=None):
         raise ValueError(f"Received a dataset of single examples; expected {_FIX}.")
     if len({len(parts) for parts in batches}) > 1:
         raise ValueError(
-            f"Received a dataset of which some batches have no labels; expected {_FIX}."
+            f"Received a dataset whose batches do not all have labels; expected {_FIX}."
         )
     images, *labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
     return images, labels[0] if labels else None

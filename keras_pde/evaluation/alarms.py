@@ -8,6 +8,7 @@ from keras import ops
 from keras_pde import geometry
 from keras_pde.attacks import PGD, IteratedAttack, losses
 from keras_pde.checks import bounds_text, limits
+from keras_pde.threat import are_unit
 
 _SHARE = 0.02  # of images, by which a run may be worse than a weaker one
 _PROBE = 100  # images on which the costly checks run
@@ -76,7 +77,7 @@ def foreign_bounds(bounds):
             "no bounds were given: perturbations may leave the range of valid images, and epsilons "
             "are in units of the data, not comparable with published ones"
         )
-    if bounds != (0.0, 1.0):
+    if not are_unit(bounds):
         return (
             f"images lie in {bounds_text(bounds)}, not in [0, 1]: epsilons are in those units and "
             "not comparable with published ones"

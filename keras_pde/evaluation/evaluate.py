@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 
 from keras_pde import environment
 from keras_pde.attacks import FGSM, PGD, Attack, MinimalDistance, Target
-from keras_pde.checks import check_images, class_labels
+from keras_pde.checks import check_count, check_images, class_labels
 from keras_pde.data.examples import labelled
 from keras_pde.evaluation import alarms
 from keras_pde.evaluation.report import AttackRun, Report
@@ -80,7 +80,7 @@ def evaluate(
     check_images(x, bounds, "x")
     x = x.astype(keras.config.floatx())
     target = Target.of(model, x)
-    batch_size = min(batch_size, len(x))
+    batch_size = min(check_count(batch_size, "batch_size"), len(x))
     y = class_labels(y, target.num_classes, len(x))
     if attacks is None:
         attacks = default_attacks(norm, bounds, seed)
@@ -144,6 +144,8 @@ def _plan(attacks, epsilons):
 
 def _radii(threat, epsilons):
     """The radii asked for, ascending and each once."""
+    if epsilons is None:
+        return ()
     values = [epsilons] if isinstance(epsilons, str) or np.ndim(epsilons) == 0 else epsilons
     radii = {threat.at(value).epsilon for value in values}
     if 0.0 in radii:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from keras_pde import geometry
+from keras_pde.checks import check_bounds
 from keras_pde.records import Checked
 from keras_pde.threat import Threat
 
@@ -45,6 +46,7 @@ class Measurement(Checked):
         certified_accuracy: share in [0, 1] of all images; None if nothing was certified.
         certified_interval: (low, high), 95 %; None likewise.
         certificate: how it was proven: a dict of `label` and `config`; None likewise.
+        bounds: range of the images, as in `keras_pde.Threat`; None for no limit.
 
     Raises:
         ValueError: a field has the wrong type or a value outside its range.
@@ -69,9 +71,11 @@ class Measurement(Checked):
     certified_accuracy: float | None = None
     certified_interval: tuple[float, float] | None = None
     certificate: dict[str, Any] | None = None
+    bounds: Any = (0.0, 1.0)
 
     def __post_init__(self):
         super().__post_init__()
+        object.__setattr__(self, "bounds", check_bounds(self.bounds))
         self.require("norm", self.norm in geometry.names(), f"one of {geometry.names()}")
         self.require("epsilon", 0 < self.epsilon < math.inf, "a positive length")
         self.require("images", self.images > 0, "at least one image")
@@ -113,12 +117,14 @@ class Measurement(Checked):
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields, without those of a certificate where there is none."""
+        """The fields, without those of a certificate where there is none, and the usual bounds."""
         values = super().to_dict()
         absent = self.certified_accuracy is None
-        return {k: v for k, v in values.items() if not (absent and k.startswith("certif"))}
+        left_out = [k for k in values if absent and k.startswith("certif")]
+        left_out += ["bounds"] if self.bounds == (0.0, 1.0) else []
+        return {k: v for k, v in values.items() if k not in left_out}
 
     @property
     def threat(self) -> Threat:
-        """The threat model; images are in [0, 1]."""
-        return Threat(self.norm, self.epsilon)
+        """The threat model."""
+        return Threat(self.norm, self.epsilon, self.bounds)

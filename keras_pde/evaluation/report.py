@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_pde import figures
+from keras_pde import figures, files
 from keras_pde.checks import check_bounds
 from keras_pde.evaluation.comparison import Comparison
 from keras_pde.evaluation.measurement import Measurement
 from keras_pde.records import ToJSON, plain
 from keras_pde.text import columns, number, percent
-from keras_pde.threat import within
+from keras_pde.threat import TOLERANCE, radius, same_radius, within
 
 SCHEMA = 1
 
@@ -78,9 +78,14 @@ class Report(ToJSON):
     adversarials: dict[str, np.ndarray] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self):
+        for name in ("distance", "certified"):
+            values = getattr(self, name)
+            if values is not None and np.isnan(values).any():
+                raise ValueError(f"Received a report with NaN in `{name}`; expected lengths.")
         if self.certified is None:
             return
-        broken = np.flatnonzero(within(self.distance, self.certified) & (self.certified > 0))
+        # A distance is measured with a rounding, which breaks no proof.
+        broken = np.flatnonzero(self.distance < self.certified * (1 - TOLERANCE))
         if len(broken):
             i = broken[0]
             raise ValueError(
@@ -108,6 +113,10 @@ class Report(ToJSON):
 
     def robust(self, epsilon: float) -> np.ndarray:
         """Which images are correct and stay so, as far as the attacks found."""
+        if isinstance(epsilon, str):
+            epsilon = radius(epsilon, self.bounds)
+        if not epsilon >= 0:
+            raise ValueError(f"Received epsilon={epsilon!r}; expected a length of at least 0.")
         return (self.distance > 0) & ~within(self.distance, epsilon)
 
     def certified_accuracy(self, epsilon: float) -> float | None:
@@ -137,9 +146,11 @@ class Report(ToJSON):
         >>> report = kp.evaluate(model, x, y, norm="linf", epsilons=[0.1], seed=0)
         >>> row = report.measurement(0.1, seed=0)
         """
-        if epsilon not in self.epsilons:
+        length = radius(epsilon, self.bounds)
+        epsilon = next((own for own in self.epsilons if same_radius(own, length)), None)
+        if epsilon is None:
             raise ValueError(
-                f"Received epsilon={epsilon}; expected one of the report's, {self.epsilons}."
+                f"Received epsilon={length}; expected one of the report's, {self.epsilons}."
             )
         median = self.distance_quantile()
         return Measurement(
@@ -160,6 +171,7 @@ class Report(ToJSON):
             certified_accuracy=self.certified_accuracy(epsilon),
             certified_interval=self.certified_interval(epsilon),
             certificate=self.certificate,
+            bounds=self.bounds,
         )
 
     def interval(self, epsilon: float = 0.0) -> tuple[float, float]:
@@ -269,22 +281,22 @@ class Report(ToJSON):
     @classmethod
     def from_json(cls, source) -> "Report":
         """The report from a file written by `to_json`, or from its text."""
+        source = source.decode() if isinstance(source, bytes) else source
         is_text = isinstance(source, str) and source.lstrip().startswith("{")
         text = source if is_text else Path(source).read_text(encoding="utf-8")
         try:
             values = json.loads(text)
             schema = values.pop("schema", None)
             if schema == SCHEMA:
-                distance = [np.inf if d is None else d for d in values["distance"]]
-                values["distance"] = np.array(distance, "float64")
-                if values.get("certified") is not None:
-                    values["certified"] = np.array(values["certified"], "float64")
+                for name in ("distance", "certified"):
+                    if values.get(name) is not None:
+                        values[name] = _lengths(values[name])
                 values["runs"] = tuple(AttackRun(**run) for run in values["runs"])
                 values["bounds"] = check_bounds(values["bounds"])
                 for name in ("epsilons", "alarms"):
                     values[name] = tuple(values[name])
                 return cls(**values)
-        except (json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
+        except (json.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"Received what is not a report, or damaged: {error!r}.") from error
         raise ValueError(f"Received a report of schema {schema}; this version reads {SCHEMA}.")
 
@@ -295,14 +307,20 @@ class Report(ToJSON):
                 "This report was read from a file, which does not hold the images; call "
                 "save_adversarials on the report that `evaluate` returned."
             )
-        np.savez_compressed(path, **self.adversarials, distance=self.distance)
+        with files.replacing(path, suffix=".npz") as temporary:
+            np.savez_compressed(temporary, **self.adversarials, distance=self.distance)
+
+
+def _lengths(values):
+    """An array; infinite ones are None in JSON."""
+    return np.array([np.inf if value is None else value for value in values], "float64")
 
 
 def _row(run):
     return {
         "label": run.attack,
         # The radius is the row's, for all attacks.
-        "config": {key: value for key, value in run.config.items() if key != "epsilon"},
+        "config": plain({key: value for key, value in run.config.items() if key != "epsilon"}),
         # A search for distances goes on until it has one: its accuracy says nothing.
         "robust_accuracy": None if run.epsilon is None else run.robust_accuracy,
     }

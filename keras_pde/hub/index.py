@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from keras_pde import data, geometry, registry
+from keras_pde.checks import check_number, optional
 from keras_pde.hub.card import DATA_TIERS
 from keras_pde.hub.listing import Listing
 from keras_pde.records import from_json, to_json
@@ -103,6 +104,8 @@ def list_models(
     listed = published().values()
     norm = None if norm is None else geometry.get(norm).name
     epsilon = None if epsilon is None else radius(epsilon)
+    min_robust = optional(check_number, min_robust, "min_robust", least=0, most=1)
+    max_params = optional(check_number, max_params, "max_params", least=0)
     if architecture is not None:
         registry.get("model", architecture)
     if data_tier is not None and data_tier not in DATA_TIERS:

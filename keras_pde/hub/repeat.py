@@ -30,15 +30,17 @@ def measure_again(card: Card, model, x, y, progress=None) -> list[tuple[Measurem
     runs = {}
     for row in card.measurements:
         configs = tuple(json.dumps(a["config"], sort_keys=True) for a in row.attacks)
-        runs.setdefault((row.norm, row.images, row.seed, row.digest, configs), []).append(row)
+        key = (row.norm, row.bounds, row.images, row.seed, row.digest, configs)
+        runs.setdefault(key, []).append(row)
     pairs = {}
-    for (norm, images, seed, digest, configs), rows in runs.items():
+    for (norm, bounds, images, seed, digest, configs), rows in runs.items():
         # Radii that were measured together are so again: an attack counts at every larger one.
         report = evaluate(
             model,
             x[:images],
             y[:images],
             norm=norm,
+            bounds=bounds,
             epsilons=[row.epsilon for row in rows],
             attacks=[attacks.get(json.loads(config)) for config in configs],
             name=card.name or card.title,

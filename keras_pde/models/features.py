@@ -1,6 +1,6 @@
 import keras
 
-from keras_pde import graph
+from keras_pde import _keras, graph
 
 
 def features(model: keras.Model) -> keras.Model:
@@ -13,18 +13,33 @@ def features(model: keras.Model) -> keras.Model:
             `kp.load_model`.
 
     Raises:
-        ValueError: it has no graph of layers (a subclassed model), or no dense layer.
+        ValueError: it has no graph of layers (a subclassed model), or ends in no dense layer.
 
     Example:
 
     >>> trunk = kp.models.features(kp.models.create("small_cnn"))
     >>> model = keras.Model(trunk.input, keras.layers.Dense(3)(trunk.output))
     """
-    calls = graph.calls(model)
-    heads = [call for call in calls if isinstance(call.operation, keras.layers.Dense)]
-    if not heads:
+    tensor = _input_of_head(model)
+    if tensor is None:
         raise ValueError(
-            f"Received {model.name!r} without dense layers of its own; expected a functional model "
-            "that ends in one."
+            f"Received {model.name!r}, which does not end in a dense layer; expected a functional "
+            "model that does, but for activations."
         )
-    return keras.Model(model.input, heads[-1].inputs[0], name="features")
+    return keras.Model(model.input, tensor, name="features")
+
+
+def _input_of_head(model):
+    """The tensor that the last dense layer takes, or `None` if the model does not end in one."""
+    makers = {id(tensor): call for call in graph.calls(model) for tensor in call.outputs}
+    call = makers.get(id(model.outputs[0])) if len(model.outputs) == 1 else None
+    while call and len(call.inputs) == 1 and not isinstance(call.operation, keras.layers.Dense):
+        inner = call.operation
+        if _keras.graph_of(inner) is not None:  # whose head is the model's if it is all there is
+            tensor = _input_of_head(inner)
+            alone = tensor is not None and tensor is inner.inputs[0]
+            return call.inputs[0] if alone else None
+        if any(len(variable.shape) > 1 for variable in getattr(inner, "weights", ())):
+            return None
+        call = makers.get(id(call.inputs[0]))
+    return call.inputs[0] if call and len(call.inputs) == 1 else None

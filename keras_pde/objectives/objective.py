@@ -4,7 +4,7 @@ from abc import abstractmethod
 
 import keras
 
-from keras_pde.checks import bounds_text
+from keras_pde.checks import bounds_text, check_bounds
 from keras_pde.registry import Component, register
 
 AT = ("clean", "perturbed")
@@ -115,6 +115,11 @@ class Objective(Component):
             raise ValueError(
                 f"Received penalties {wrong!r}; expected terms like `GradientPenalty`."
             )
+        named = [term for term in (data, *penalties) if term.name == "loss"]
+        if named:
+            raise ValueError(
+                f"Received {named}, whose name is 'loss', the total's; expected another."
+            )
         self.data, self.penalties = data, penalties
         self.image_range = self._image_range()
 
@@ -122,7 +127,7 @@ class Objective(Component):
         """Bounds of the images that this objective is meant for; `None` for any."""
         if self.data.perturbs:
             return self.data.bounds
-        stated = list(dict.fromkeys(p.bounds for p in self.penalties if p.bounds is not None))
+        stated = list(dict.fromkeys(check_bounds(p.bounds) for p in self.penalties if p.bounds))
         if len(stated) > 1:
             raise ValueError(
                 f"Received penalties for images in {' and in '.join(map(bounds_text, stated))}; "

@@ -10,6 +10,11 @@ def loss_name(loss) -> str:
     return loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
 
 
+def name_of(metric) -> str:
+    """Name under which a metric is logged."""
+    return getattr(metric, "name", None) or getattr(metric, "__name__", "")
+
+
 def check_loss(model, loss):
     """Refuses a cross-entropy whose `from_logits` contradicts the model's last activation.
 
@@ -17,10 +22,14 @@ def check_loss(model, loss):
     """
     found = graph.activation(model)
     name = loss_name(loss)
-    from_logits = isinstance(loss, keras.losses.Loss) and loss.get_config().get(
-        "from_logits", False
-    )
     if "crossentropy" not in name.lower().replace("_", ""):
+        return
+    if isinstance(loss, keras.losses.Loss):
+        from_logits = loss.get_config().get("from_logits")
+    else:  # a name, or one of Keras' functions, whose default it is
+        keras_own = isinstance(loss, str) or getattr(loss, "__module__", "").startswith("keras.")
+        from_logits = False if keras_own else None
+    if from_logits is None:  # one of the user's own, which may do as it likes
         return
     if from_logits and found in ("softmax", "sigmoid"):
         raise ValueError(

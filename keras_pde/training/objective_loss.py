@@ -24,7 +24,7 @@ class ObjectiveLoss:
     def __init__(self, model, objective, seed):
         self.model, self.objective, self.seed = model, objective, seed
         self.trackers = [keras.metrics.Mean(name=name) for name in objective.names]
-        self.outside = keras.metrics.Mean(name="outside")
+        self.outside = keras.metrics.Mean(name="images_outside_bounds")
         self.example_loss = None
 
     def step(self, trainable, non_trainable, x, y, sample_weight, iteration) -> Step:

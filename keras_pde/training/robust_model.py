@@ -156,6 +156,7 @@ class RobustModel(Hook, keras.Model):
 
     def compile(self, optimizer="rmsprop", loss=None, **kwargs):
         heads.check_loss(self.model, loss)
+        self._check_metrics(kwargs.get("metrics"), kwargs.get("weighted_metrics"))
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
         self.objective_loss.example_loss = per_example(loss)
 
@@ -197,6 +198,18 @@ class RobustModel(Hook, keras.Model):
         return results
 
     # Early refusals
+
+    def _check_metrics(self, *metrics):
+        """Refuses metrics that would be logged under the name of a term."""
+        taken = {*self.objective.names, self.objective_loss.outside.name}
+        for metric in keras.tree.flatten(metrics):
+            name = metric if isinstance(metric, str) else heads.name_of(metric)
+            if name in taken:
+                raise ValueError(
+                    f"Received a metric named {name!r}, under which the objective logs a term; "
+                    "expected another name, as in keras.metrics.SparseCategoricalAccuracy"
+                    "(name='my_accuracy')."
+                )
 
     def _check_data(self, x, y):
         if x is not None:

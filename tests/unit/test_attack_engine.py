@@ -83,45 +83,6 @@ def test_one_target_keeps_attacks_apart_that_differ_in_any_argument(entry):
     assert differing >= 3, "arguments that change nothing would prove little"
 
 
-class Stretched(PGD):
-    """Its argument is named in no list."""
-
-    def __init__(self, norm, epsilon=None, factor=1.0):
-        super().__init__(norm, epsilon, steps=3, random_start=False)
-        self.factor = factor
-
-    def advance(self, state, evaluated, x):
-        return super().advance(
-            {**state, "step_size": self.factor * state["step_size"]}, evaluated, x
-        )
-
-
-class Backwards(PGD):
-    """Another method in place of a part of the iteration."""
-
-    def advance(self, state, evaluated, x):
-        return super().advance({**state, "step_size": -state["step_size"]}, evaluated, x)
-
-
-def test_arguments_and_methods_that_nobody_declared_are_compiled_anew():
-    kernel = kernel_of(2)
-    x, y = equidistant(kernel, "l2", 0.9)
-    model, shared = linear(kernel), Target(linear(kernel), x)
-    for attack in (
-        Stretched("l2", 1.0, factor=1.0),
-        Stretched("l2", 1.0, factor=0.01),
-        PGD("l2", 1.0, steps=3, bounds=(-99, 99), random_start=False),
-        Backwards("l2", 1.0, steps=3, bounds=(-99, 99), random_start=False),
-    ):
-        attack.threat = kp.Threat("l2", 1.0, (-99, 99))
-        found, fresh = attack(shared, x, y).success, attack(model, x, y).success
-        np.testing.assert_array_equal(found, fresh)
-        strong = getattr(attack, "factor", 1.0) == 1 and not isinstance(attack, Backwards)
-        assert found.all() if strong else not found.any()
-    with pytest.raises(ValueError, match=r"factor=\[2.0\] in Stretched.*such as a tuple"):
-        Stretched("l2", 0.1, factor=[2.0])(shared, vectors(8, 7), classes(model, vectors(8, 7)))
-
-
 def test_new_weights_are_seen():
     kernel = kernel_of(2)
     x, y = equidistant(kernel, "l2", 1.0)
@@ -282,8 +243,15 @@ def test_an_attack_may_be_made_of_others():
     weak, strong = (PGD("l2", e, steps=5, bounds=None, random_start=False) for e in (0.5, 1.2))
     one, both = strong(target, x, y), Both((weak.at(1.2), strong))(target, x, y)
     np.testing.assert_array_equal(one.adversarial, both.adversarial)
-    # The radius is that of the whole: what a member finds beyond it is brought back.
+    # The radius is that of the whole.
     assert not Both((weak, strong))(target, x, y).success[4:].any()
+    assert Both((weak, strong)).at(1.2)(target, x, y).success.all()
+    nowhere = Both((strong.at(None), MinimalDistance("l2", bounds=None)))
+    report = kp.evaluate(target, x, y, norm="l2", bounds=None, epsilons=[0.5, 1.2], attacks=nowhere)
+    assert [report.robust_accuracy(epsilon) for epsilon in (0.5, 1.2)] == [
+        np.mean(one.distance > 0),
+        0.0,
+    ]
     report = Both((weak.at(1.2), strong))
     assert report.label == "Both" and report.at(0.1).epsilon == 0.1
 

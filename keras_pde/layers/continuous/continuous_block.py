@@ -111,6 +111,8 @@ class ContinuousBlock(keras.layers.Layer):
         self.unroll = optional(check_flag, unroll, "unroll")
         self.rates = [StackedRate(rate, self.basis, self.num_basis, dtype=self.dtype_policy)]
 
+    changes = 0  # how often `change_depth` was called; what was compiled before is of the old depth
+
     def _check_steps(self, steps):
         if not self.basis.local and self.num_basis > steps:
             raise ValueError(
@@ -124,6 +126,8 @@ class ContinuousBlock(keras.layers.Layer):
         for rate in self.rates:
             if not rate.built:
                 rate.build(input_shape)
+            if not self.trainable:  # as a configuration said, before there were rates
+                rate.trainable = False
         if any(rate.seed_count for rate in self.rates):
             self.seed_generator = keras.random.SeedGenerator(self.seed)
         self._warn_of_cuts()
@@ -164,6 +168,7 @@ class ContinuousBlock(keras.layers.Layer):
                 rate.transfer(new.basis, new.num_basis)
         self.steps, self.scheme = new.steps, new.scheme
         self.basis, self.num_basis = new.basis, new.num_basis
+        self.changes += 1
         self._warn_of_cuts()
 
     def call(self, inputs, training=None):
@@ -240,10 +245,12 @@ class ContinuousBlock(keras.layers.Layer):
 
 @graph.rule("cost", ContinuousBlock, subclasses=True)
 def _cost(block, args, output):
-    """Of the rates, at each stage of each step, at the shape that the block was built for."""
+    """Of the rates, at each stage of each step."""
     total = 0
     for part, stacked in enumerate(block.rates):
-        image = keras.KerasTensor((1, *stacked.shape[1:]), dtype=block.compute_dtype)
+        # At the size of this call; the channels may be but a part of the state's.
+        shape = (1, *args[0].shape[1:-1], stacked.shape[-1])
+        image = keras.KerasTensor(shape, dtype=block.compute_dtype)
         rate = cost.of(stacked.template.layer, image)
         total += block.steps * block.scheme.parts.count(part) * rate
     return total
