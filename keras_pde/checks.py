@@ -200,8 +200,10 @@ def check_choice(value, what, choices):
 
 
 def check_seed(value, what="seed"):
-    """The value as a Python integer; a `ValueError` if it is none, or negative."""
-    return check_count(value, what, least=0)
+    """The value as a Python integer; a `ValueError` if it is none, negative, or beyond 64 bits."""
+    if (seed := check_count(value, what, least=0)) < 2**64:
+        return seed
+    raise ValueError(f"Received {what}={value!r}; expected an integer below 2^64.")
 
 
 def optional(check, value, *arguments, **settings):

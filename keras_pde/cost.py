@@ -26,7 +26,7 @@ _PRODUCTS = (
     "Tensordot",
     "Vdot",
 )
-_PRODUCT_LAYERS = (layers.AdditiveAttention, layers.Attention, layers.Dot)
+_PRODUCT_LAYERS = (layers.AdditiveAttention, layers.Attention, layers.Dot, layers.Lambda)
 
 
 def of(operation, *args, measure=None) -> int:
@@ -67,10 +67,11 @@ def _cost(operation, args, output):
         return rule(operation, args, output)
     name = type(operation).__name__
     multiplies = isinstance(operation, _PRODUCT_LAYERS) or name in _PRODUCTS
+    multiplies |= not type(operation).__module__.startswith("keras.")  # for all that is known
     if multiplies or getattr(operation, "weights", ()):
         raise ValueError(
             f"Received a model with {operation.name!r} of type {name}, whose cost is not known; "
-            "expected convolutions, dense layers, normalisation, and layers without weights. "
+            "expected convolutions, dense layers, normalisation, and Keras' own without weights. "
             'Register a rule for it: `keras_pde.graph.rule("cost", ...)`.'
         )
     return 0

@@ -23,6 +23,9 @@ class EvaluationWeights(keras.callbacks.Callback):
     would see y. One that saves what a training is to go on from, such as `BackupAndRestore`, stands
     before it, or saves within `training_weights()`.
 
+    A `fit` that is interrupted while they are shown leaves them in the model; the next `fit` with
+    the same callback goes on from y.
+
     Raises:
         ValueError: the model's optimizer has no such weights.
 
@@ -49,6 +52,8 @@ class EvaluationWeights(keras.callbacks.Callback):
                 self._show()
 
     def on_train_begin(self, logs=None):
+        if self._shown is not None and self._shown.are_in_place():  # an interrupted training's
+            self._shown.__exit__()
         self._training, self._shown, self._wanted = True, None, 0
         optimizer = self.model.optimizer
         if not judged_by_others(optimizer) and not state.undecided(optimizer):

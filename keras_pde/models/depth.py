@@ -8,6 +8,7 @@ from keras_pde import _keras
 from keras_pde.checks import check_count
 from keras_pde.integrators import RungeKutta
 from keras_pde.layers.continuous.continuous_block import ContinuousBlock
+from keras_pde.optimizers import state
 
 
 def refine(model: keras.Model) -> keras.Model:
@@ -140,10 +141,23 @@ def changed(model, changes):
     config = keras.saving.serialize_keras_object(model)
     config.pop("compile_config", None)
     copy = keras.saving.deserialize_keras_object(config)
+    if len(copy.weights) != len(model.weights):
+        raise ValueError(
+            f"Received {model.name!r} with a layer that several nested models share, which Keras "
+            "copies for each of them; expected such a layer in one model only."
+        )
     copy.set_weights(model.get_weights())
+    # From the whole to its parts, since each passes it on.
+    for old, new in zip(_keras.layers_of(model), _keras.layers_of(copy), strict=True):
+        if new.trainable != old.trainable or not old.trainable:
+            new.trainable = old.trainable
     for block in blocks(copy):
         block.change_depth(**changes(block))
     return copy
+
+
+def _trained(model):
+    return model.trainable_variables
 
 
 def _compiled(model, changes):
@@ -152,6 +166,7 @@ def _compiled(model, changes):
     if getattr(model, "compiled", False):
         try:
             copy.compile_from_config(model.get_compile_config())
+            state.carry_exclusions(model.optimizer, copy.optimizer, *map(_trained, (model, copy)))
         except (TypeError, ValueError) as error:
             warnings.warn(
                 f"The new model is not compiled, since something that {model.name!r} was compiled "

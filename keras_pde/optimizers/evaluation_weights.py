@@ -3,7 +3,7 @@ import numpy as np
 from keras import ops
 
 from keras_pde.optimizers import state
-from keras_pde.optimizers.base_optimizer import averages, put
+from keras_pde.optimizers.base_optimizer import BaseOptimizer, averages, put
 
 
 class evaluation_weights:
@@ -48,7 +48,13 @@ class evaluation_weights:
                 "`model.optimizer`."
             )
         self.optimizer = optimizer
-        self._kept = []
+        self._kept, self._shown = [], {}
+
+    def are_in_place(self) -> bool:
+        """Whether the model still holds the weights that were shown, and no others since."""
+        return bool(self._kept) and all(
+            np.array_equal(_copy(variable), self._shown[id(variable)]) for variable, _ in self._kept
+        )
 
     def __enter__(self):
         if self._kept:
@@ -57,10 +63,17 @@ class evaluation_weights:
                 "`evaluation_weights(optimizer)`, which changes nothing within it."
             )
         try:
+            parts = list(state.nested(self.optimizer))
             for part in judged_by_others(self.optimizer):
+                # As `fit` ends: only Keras' own optimizers do not constrain their averages.
+                outer = parts[: parts.index(part) + 1]
+                ours = any(isinstance(o, BaseOptimizer) for o in outer)
+                ours |= hasattr(part, "evaluation_pairs")
+                assign = put if ours else keras.Variable.assign
                 for variable, value in _pairs(part) if part.built else []:
                     self._kept.append((variable, _copy(variable)))
-                    put(variable, _copy(value))
+                    assign(variable, _copy(value))
+                    self._shown[id(variable)] = _copy(variable)
         except BaseException:
             self.__exit__()
             raise
@@ -68,7 +81,7 @@ class evaluation_weights:
     def __exit__(self, *error):
         for variable, value in reversed(self._kept):  # an average hides the end of a cycle
             variable.assign(value)
-        self._kept = []
+        self._kept, self._shown = [], {}
 
 
 def judged_by_others(optimizer) -> list:

@@ -38,6 +38,15 @@ def carried_over(optimizer, variables, transfers):
     return new
 
 
+def carry_exclusions(old, new, variables, fresh):
+    """What the old optimizer does not decay of its variables, the new one does not of the fresh."""
+    for one, other in zip(nested(old), nested(new), strict=True):
+        pairs = zip(variables, fresh, strict=True)
+        kept = [target for variable, target in pairs if not _keras.decays(one, variable)]
+        if kept:
+            other.exclude_from_weight_decay(kept)  # of all: a second call forgets the first
+
+
 def skip(optimizer, batches):
     """The built optimizer counts as if that many batches had passed; averages begin here."""
     optimizer.iterations.assign(batches)
@@ -76,9 +85,7 @@ def _inside(optimizer):
 
 def _carry(old, new, transfers):
     """`transfers` has one entry a variable: None where it has not changed."""
-    for variable, fresh in zip(_keras.trained_by(old), _keras.trained_by(new), strict=True):
-        if not _keras.decays(old, variable):
-            new.exclude_from_weight_decay([fresh])
+    carry_exclusions(old, new, _keras.trained_by(old), _keras.trained_by(new))
     slots, fresh_slots = _keras.slots_of(old), _keras.slots_of(new)
     for name, entries in slots.items():
         kind = _KINDS.get(name)

@@ -1,6 +1,7 @@
 """The command line: the quickstart from end to end, and what happens when something is wrong."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -101,6 +102,18 @@ def test_evaluate_takes_a_keras_file_and_fractions(finished, capsys, tmp_path):
     assert "own.keras, tested on fashion_mnist_sample" in shown and "0.0313725" in shown
     assert cli.main(["show", str(path)]) == 1
     assert "is a file" in capsys.readouterr().err
+
+
+def test_evaluate_attacks_the_model_to_keep(tmp_path, capsys):
+    """Of a training with averaged weights, the averaged one."""
+    robust = kp.RobustModel(kp.models.small_cnn(width=2), kp.objectives.Plain(), average=0.9)
+    robust.averaged.set_weights([0 * w for w in robust.averaged.get_weights()])
+    robust.save(tmp_path / "averaged.keras")
+    sample = kp.data.load("fashion_mnist_sample")
+    words = ["--data", "fashion_mnist_sample", "--epsilons", "0.1", "--limit", "20"]
+    assert cli.main(["evaluate", str(tmp_path / "averaged.keras"), *words]) == 0
+    share = np.mean(sample.y_test[:20] == 0)  # a constant model gives the first class
+    assert re.search(rf"0 \(clean\) +{100 * share:.1f} %", capsys.readouterr().out)
 
 
 def test_nothing_is_overwritten_silently(tmp_path, capsys):

@@ -61,15 +61,36 @@ def test_new_head_trains_on_and_is_exported(loaded, tmp_path):
         np.testing.assert_allclose(outputs, logits, rtol=1e-4, atol=1e-5)
 
 
+def _gated():
+    """Convolutional to the end; its dense layer makes a gate."""
+    inputs = keras.Input((8, 8, 4))
+    gate = keras.layers.Dense(4, "sigmoid")(keras.layers.GlobalAveragePooling2D()(inputs))
+    x = keras.layers.Multiply()([inputs, keras.layers.Reshape((1, 1, 4))(gate)])
+    x = keras.layers.Conv2D(3, 1)(x)
+    return keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
+
+
+def test_the_head_is_what_makes_the_output():
+    inputs = keras.Input((4,))
+    trunk = keras.layers.Dense(9)(inputs)
+    for head in (
+        keras.Sequential([keras.layers.Dense(3)]),
+        keras.layers.Dense(3, "softmax"),
+        lambda x: keras.layers.Softmax()(keras.layers.Dense(3)(x)),
+    ):
+        assert kp.models.features(keras.Model(inputs, head(trunk))).output_shape == (None, 9)
+
+
 @pytest.mark.parametrize(
     "model",
     [
+        _gated(),
         keras.Sequential([keras.Input((4,)), keras.layers.ReLU()]),
         type("Own", (keras.Model,), {"call": lambda self, x: x})(),
     ],
 )
 def test_models_without_a_head(model):
-    with pytest.raises(ValueError, match=r"expected a [Ff]unctional model"):
+    with pytest.raises(ValueError, match=r"expected a (F|f)unctional\s+model"):
         kp.models.features(model)
 
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_pde import analysis, models
+from keras_pde import RobustModel, analysis, models
 from keras_pde.layers import ContinuousBlock, HamiltonianBlock
+from keras_pde.objectives import Plain
 
 X = np.random.default_rng(0).normal(size=(40, 6)).astype("float32")
 Y = np.random.default_rng(1).integers(0, 3, 40)
@@ -104,6 +105,20 @@ def test_hidden_blocks_and_blocks_of_pairs():
     schemes = ["symplectic_euler", "verlet"]
     rows = analysis.convergence_report(pair, X, schemes=schemes, steps=[8, 16]).rows
     assert rows[1].order == pytest.approx(1, abs=0.3)
+
+
+def test_evaluations_are_counted_by_call():
+    inputs = keras.Input((6,))
+    block = ContinuousBlock(layers.Dense(6, name="rate"), 2, "euler")
+    model = keras.Model(inputs, block(block(inputs)))
+    options = {"schemes": ["euler"], "steps": [2]}
+    assert analysis.convergence_report(model, X, **options).rows[0].evaluations == 4
+    averaged = RobustModel(classifier(), Plain(), average=0.9)
+    assert analysis.convergence_report(averaged, X, **options).rows[0].evaluations == 2
+    zero = keras.Sequential([keras.Input((6,)), layers.Rescaling(0.0), classifier().layers[1]])
+    zero.set_weights([0 * w for w in zero.get_weights()])
+    with pytest.raises(ValueError, match="puts out zeros"):
+        analysis.convergence_report(zero, X, **options)
 
 
 def test_continuous_net_is_reported():

@@ -226,6 +226,35 @@ def test_exclusions_from_decay_are_carried_over():
     assert decayed == [i != 1 for i in range(len(decayed))]
 
 
+def test_exclusions_from_decay_and_frozen_layers_stay_so(tmp_path):
+    model = network(norm=False)
+    optimizer = keras.optimizers.SGD(0.1, weight_decay=0.5)
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    model.compile(optimizer, "mse")
+    solved = depth.with_solver(model, steps=4)
+    for variable in solved.trainable_variables:
+        assert solved.optimizer._use_weight_decay(variable) == ("bias" not in variable.path)
+
+    block = model.get_layer("block")
+    block.trainable = False
+    model.compile("sgd", "mse")
+    model.save(tmp_path / "frozen.keras")
+    for copy in (depth.refine(model), keras.models.load_model(tmp_path / "frozen.keras")):
+        assert len(copy.trainable_variables) == len(model.trainable_variables)
+        copy.get_layer("block").trainable = True
+        assert len(copy.trainable_variables) > len(model.trainable_variables)
+
+
+def test_a_block_that_nested_models_share_is_refused():
+    """Keras would make two of it, for which there are the weights of one."""
+    block = ContinuousBlock(layers.Dense(6, name="rate"), 2, "euler")
+    inputs = x = keras.Input((6,))
+    for _ in range(2):
+        x = keras.Sequential([keras.Input((6,)), layers.Dense(6), block])(x)
+    with pytest.raises(ValueError, match="a layer that several nested models share"):
+        depth.refine(keras.Model(inputs, x))
+
+
 def test_refined_models_are_saved_with_their_optimizer(tmp_path):
     model = network(steps=1)
     model.compile(keras.optimizers.Adam(0.01), "mse")

@@ -28,6 +28,52 @@ def assert_equal(first, second, **tolerances):
         np.testing.assert_allclose(a, b, **tolerances)
 
 
+class Interrupt(keras.callbacks.Callback):
+    """Ctrl-C while a validation shows other weights."""
+
+    done = False
+
+    def on_test_batch_end(self, batch, logs=None):
+        if not self.done:
+            self.done = True
+            raise KeyboardInterrupt
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="Keras' own fit loses the weights")
+@pytest.mark.parametrize("touched", [False, True])
+def test_a_training_that_was_interrupted_in_validation_goes_on(touched):
+    def fit(model, *callbacks, epochs=1):
+        options = {"batch_size": 10, "shuffle": False, "verbose": 0, "callbacks": list(callbacks)}
+        return model.fit(X, Y, epochs=epochs, validation_data=(X, Y), **options)
+
+    def made():
+        model = network()
+        optimizer = kp.optimizers.EntropySGD(1.0, 0.01, 4, 1e-8, clipnorm=1.0)
+        model.compile(optimizer, "mse", run_eagerly=True)
+        return model
+
+    model, evaluation, last = made(), kp.callbacks.EvaluationWeights(), Seen()
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, evaluation, last, Interrupt())
+    shown, y = model.get_weights(), last.batches[-1]
+    assert not np.array_equal(shown[0], y[0]), "the anchor is shown"
+    if touched:
+        model.set_weights([w + 1 for w in shown])
+    evaluation.on_train_begin()
+    expected = [w + 1 for w in shown] if touched else y
+    assert_equal(model.get_weights(), expected, rtol=0)
+
+
+def test_averages_are_shown_as_fit_keeps_them():
+    """Keras' own optimizers do not constrain them."""
+    layer = keras.layers.Dense(3, kernel_constraint=keras.constraints.UnitNorm())
+    model, seen = network(layer), Seen()
+    model.compile(keras.optimizers.SGD(0.01, use_ema=True, ema_momentum=0.9), "mse")
+    callbacks = [kp.callbacks.EvaluationWeights(), seen]
+    model.fit(X, Y, batch_size=10, epochs=2, verbose=0, callbacks=callbacks)
+    assert_equal(seen.epochs[-1], model.get_weights(), rtol=1e-6)
+
+
 class Seen(keras.callbacks.Callback):
     """The weights at the end of each epoch, and those of each validation."""
 

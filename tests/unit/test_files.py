@@ -22,6 +22,23 @@ def test_a_file_is_replaced_at_once(tmp_path, monkeypatch):
     assert path.read_text() == "new" and os.listdir(tmp_path) == ["report.json"]
 
 
+def test_links_permissions_and_pipes_stay(tmp_path):
+    real, link, pipe = (tmp_path / name for name in ("real.txt", "link.txt", "pipe"))
+    real.write_text("old")
+    real.chmod(0o640)
+    link.symlink_to(real)
+    files.write(link, "new")
+    assert link.is_symlink() and real.read_text() == "new"
+    assert real.stat().st_mode & 0o777 == 0o640
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    files.write(pipe, "through")
+    assert os.read(reader, 100) == b"through"
+    os.close(reader)
+    with pytest.raises(FileNotFoundError, match=r"'.*nowhere/a\.txt', in a folder that does not"):
+        files.write(tmp_path / "nowhere" / "a.txt", "")
+
+
 def test_what_is_not_finished_takes_nobodys_place(tmp_path):
     path = tmp_path / "curve.png"
     with pytest.raises(KeyboardInterrupt), files.replacing(path) as temporary:

@@ -79,6 +79,21 @@ def test_a_call_around_the_graph_is_called():
     assert len(folding._replaced(plain)) == 2
 
 
+@pytest.mark.parametrize("first", ["mixed_float16", "float64", "float32"])
+def test_inputs_are_cast_as_layers_cast_them(first):
+    """A convolution of another precision before, and images of another precision than either."""
+    inputs = keras.Input((8, 8, 1))
+    x = _conv()(inputs=_conv(dtype=first)(inputs))
+    x = keras.layers.BatchNormalization()(inputs=x)
+    model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
+    images = _settled(model, (8, 8, 1))
+    assert len(folding._replaced(model)) == 2
+    expected = np.asarray(model(images, training=False))
+    for dtype in ("float32", "float64"):
+        found = np.asarray(folding.prepare(model)(images.astype(dtype)))
+        np.testing.assert_allclose(found, expected, rtol=1e-2 if "16" in first else 1e-4)
+
+
 def test_sequential_models_and_new_weights():
     model = keras.Sequential(
         [

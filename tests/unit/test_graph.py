@@ -65,6 +65,9 @@ def test_what_is_no_graph_is_refused(model):
             ask(model)
 
 
+CAST = layers.Activation("linear", dtype="float32")  # as guides on mixed precision end models
+
+
 def functional(head):
     inputs = keras.Input((4,))
     return keras.Model(inputs, head(layers.Dense(3)(inputs)))
@@ -79,6 +82,8 @@ def functional(head):
         (lambda: functional(layers.Softmax()), "softmax"),
         (lambda: functional(ops.softmax), "softmax"),
         (lambda: functional(ops.sigmoid), "sigmoid"),
+        (lambda: functional(lambda z: CAST(layers.Softmax()(z))), "softmax"),
+        (lambda: keras.Sequential([layers.Dense(2, "sigmoid"), CAST]), "sigmoid"),
         (lambda: functional(lambda z: 2 * z), None),
         (lambda: functional(layers.Dropout(0.5)), None),
         (nested, "softmax"),

@@ -166,6 +166,34 @@ def test_certified_accuracy_is_a_column_of_its_own(report):
     assert "certified_accuracy" not in report.measurement(0.1, seed=7).to_dict()
 
 
+def test_proofs_without_end_or_up_to_what_was_found(report):
+    """Nothing is found below: a distance is measured with a rounding."""
+    exact = np.where(report.distance > 0, report.distance, 0.0)
+    for radius in (exact, exact * (1 - 1e-6), np.where(np.isinf(exact), exact, 0.0)):
+        proven = replace(report, certified=radius, certificate=PROVEN["certificate"])
+        again = type(report).from_json(proven.to_json().encode())
+        np.testing.assert_array_equal(again.certified, radius)
+        assert again == proven
+    for name in ("distance", "certified"):
+        with pytest.raises(ValueError, match=f"NaN in `{name}`"):
+            replace(report, **{name: np.full(report.count, np.nan)})
+
+
+def test_radii_and_bounds_of_rows(report):
+    """A radius as people write it; bounds that are not the usual ones are part of the row."""
+    epsilon = report.epsilons[0]
+    for same in (str(epsilon), np.float32(epsilon)):
+        assert report.measurement(same, seed=7) == report.measurement(epsilon, seed=7)
+        assert report.robust_accuracy(same) == report.robust_accuracy(epsilon)
+    with pytest.raises(ValueError, match="length of at least 0"):
+        report.robust_accuracy(np.nan)
+    wide = replace(report, bounds=(0.0, 255.0), epsilons=(8.0,))
+    row = wide.measurement(8, seed=7)
+    assert row.threat == kp.Threat("linf", 8.0, (0, 255)) and str(row.threat) == "linf 8"
+    assert hub.Measurement.from_dict(json.loads(row.to_json())) == row
+    assert "bounds" not in report.measurement(epsilon, seed=7).to_dict()
+
+
 def test_a_proof_that_attacks_have_broken_is_refused(report):
     found = np.isfinite(report.distance) & (report.distance > 0)
     assert found.any()

@@ -5,7 +5,13 @@ import pytest
 from keras import layers
 
 from keras_pde import models
-from keras_pde.layers import AntisymmetricConv2D, ContinuousBlock, HamiltonianBlock, SymmetricConv2D
+from keras_pde.layers import (
+    AntisymmetricBlock,
+    AntisymmetricConv2D,
+    ContinuousBlock,
+    HamiltonianBlock,
+    SymmetricConv2D,
+)
 from keras_pde.models import multiply_adds
 
 
@@ -82,9 +88,32 @@ def test_nested_models_and_shared_layers_count_at_every_call():
 
 
 @keras.saving.register_keras_serializable(package="test")
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ContinuousBlock(layers.Conv2D(2, 3, padding="same"), 2, "euler"),
+        lambda: AntisymmetricBlock(2, kernel_size=3),
+        lambda: HamiltonianBlock(2, kernel_size=3, horizon=0.1),
+    ],
+)
+def test_a_block_is_counted_at_the_size_of_each_call(make):
+    block, inputs = make(), keras.Input((8, 8, 2))
+    model = keras.Model(inputs, block(layers.MaxPooling2D(2)(block(inputs))))
+    whole = multiply_adds(keras.Model(inputs, block(inputs)))
+    assert type(block) is not ContinuousBlock or whole == 64 * 2 * 3 * 3 * 2 * 2
+    assert multiply_adds(model) == whole * 5 // 4
+
+
 class Doubled(layers.Dense):
     def call(self, inputs):
         return super().call(super().call(inputs))
+
+
+class Squares(layers.Layer):
+    """It has no weights, and multiplies."""
+
+    def call(self, inputs):
+        return keras.ops.matmul(inputs, inputs)
 
 
 def product():
@@ -99,6 +128,8 @@ def product():
         (lambda: sequential(Doubled(4)), "of type Doubled"),
         (lambda: sequential(layers.TimeDistributed(layers.Dense(3))), "TimeDistributed"),
         (product, "of type Matmul"),
+        (lambda: sequential(layers.Lambda(lambda x: x @ x, (8, 6, 6))), "of type Lambda"),
+        (lambda: sequential(Squares()), "of type Squares"),
         (lambda: sequential(layers.Conv2D(3, 1), shape=(None, None, 4)), "without None"),
         (lambda: keras.Sequential([layers.Dense(3)]), "has an Input"),
         (lambda: layers.Dense(3), "type Dense"),

@@ -1,5 +1,7 @@
 """What RobustModel refuses, and why: models, losses, images and labels."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -69,9 +71,28 @@ def test_compile_refuses(model, loss, message):
         wrapper.compile("sgd", loss)
 
 
-def test_a_head_that_cannot_be_told_is_not_refused():
+def own_crossentropy(y, z):
+    return keras.losses.sparse_categorical_crossentropy(y, z, from_logits=True)
+
+
+class OwnCrossentropy(keras.losses.Loss):
+    def call(self, y, z):
+        return own_crossentropy(y, z)
+
+
+def test_a_head_or_loss_that_cannot_be_told_is_not_refused():
     for loss in (cross_entropy(), "sparse_categorical_crossentropy"):
         robust(Plain(), built(Subclassed)).compile("sgd", loss)
+    for loss in (own_crossentropy, OwnCrossentropy()):
+        robust(Plain(), sequential()).compile("sgd", loss)
+
+
+@pytest.mark.parametrize("name", ["plain", "gradient_penalty", "images_outside_bounds"])
+def test_names_of_terms_are_taken(name):
+    wrapper = robust(Plain() + GradientPenalty("l2", 0.1), sequential())
+    metric = keras.metrics.SparseCategoricalAccuracy(name=name)
+    with pytest.raises(ValueError, match=f"a metric named '{name}'"):
+        wrapper.compile("sgd", cross_entropy(), metrics=["accuracy", metric])
 
 
 @pytest.mark.parametrize(
@@ -173,6 +194,24 @@ def test_a_plain_loss_has_no_units():
     penalised = robust(Tikhonov("l2", 0.1, bounds=None), sequential())
     penalised.compile("sgd", cross_entropy())
     penalised.fit(dataset(255 * X), verbose=0, shuffle=False)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "images", "message"),
+    [
+        ((0, 255), 255 * X + 1e-4, None),  # a rounding of this range
+        ((0, 5e-6), 2e-5 * X, "images outside"),
+        (None, X * np.nan, "with NaN or infinite"),
+        (([0.0] * 3, [1.0] * 3), X, "bounds that broadcast to one example"),
+        ((np.zeros((8, 4, 4, 1)), np.ones((8, 4, 4, 1))), X, "bounds that broadcast to one"),
+    ],
+)
+def test_batches_are_judged_as_arrays_are(bounds, images, message):
+    """Of a dataset, in the step."""
+    wrapper = robust(Adversarial("l2", 1e-6, bounds=bounds), sequential())
+    wrapper.compile("sgd", cross_entropy(), **EAGER)
+    with pytest.raises(ValueError, match=message) if message else contextlib.nullcontext():
+        wrapper.fit(dataset(images.astype("float32")), shuffle=False, verbose=0)
 
 
 def test_the_range_of_an_objective_is_that_of_its_terms():

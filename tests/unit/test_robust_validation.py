@@ -5,10 +5,11 @@ import copy
 import keras
 import numpy as np
 import pytest
-from robust_model_cases import EAGER, X, Y, fit, robust, sequential
+from robust_model_cases import EAGER, X, Y, cross_entropy, fit, robust, sequential
 
 from keras_pde.attacks import FGSM, PGD, MinimalDistance
-from keras_pde.callbacks import RobustValidation
+from keras_pde.callbacks import RefineDepth, RobustValidation
+from keras_pde.layers import ContinuousBlock
 from keras_pde.objectives import Plain
 
 ATTACK = PGD("linf", epsilon=0.02, steps=3)
@@ -25,6 +26,21 @@ class Direct(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         model = getattr(self.model, "result", self.model)
         self.found.append(self.attack(model, X, Y).robust_accuracy)
+
+
+def test_a_refined_network_is_attacked_anew():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input(X.shape[1:])
+    rate = keras.layers.Dense(6, activation="tanh", name="rate")
+    x = keras.layers.Dense(6, trainable=False)(keras.layers.Flatten()(inputs))
+    x = ContinuousBlock(rate, 1, "euler", horizon=4.0)(x)
+    model = keras.Model(inputs, keras.layers.Dense(3, trainable=False)(x))
+    model.compile(keras.optimizers.Adam(0.3), cross_entropy(), **EAGER)
+    direct = Direct()
+    callbacks = [RefineDepth([1]), RobustValidation(X, Y, ATTACK), direct]
+    options = {"epochs": 4, "batch_size": 4, "verbose": 0, "callbacks": callbacks}
+    assert model.fit(X, Y, **options).history[NAME] == direct.found
+    assert len(set(direct.found)) > 1, "the network does not change"
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,24 @@ def test_fractions(text, expected):
 
 
 @pytest.mark.parametrize(
-    "value", [-0.1, np.nan, np.inf, "8/0", "eight", "", True, [0.1], {}, "-1/255", "1e999"]
+    "value",
+    [
+        -0.1,
+        np.nan,
+        np.inf,
+        "8/0",
+        "eight",
+        "",
+        True,
+        [0.1],
+        {},
+        "-1/255",
+        "1e999",
+        "+8/255",
+        "8_0",
+        "٨",
+        1e39,
+    ],
 )
 def test_what_is_no_radius(value):
     with pytest.raises(ValueError, match=r"Received epsilon=.*; expected a finite length"):
@@ -42,7 +59,15 @@ def test_fractions_belong_to_images_of_the_unit_range(bounds):
     with pytest.raises(ValueError, match=r"'2/255' for images in .*Pass the length in the units"):
         PGD("linf", "2/255", bounds=bounds)
     assert kp.Threat("linf", 2 / 255, bounds).epsilon == 2 / 255
-    assert kp.Threat("linf", "2/255", None).epsilon == 2 / 255
+    assert str(kp.Threat("linf", 2 / 255, bounds)) == "linf 0.00784314"
+    for unit in (None, ([0, 0, 0], [1, 1, 1])):
+        assert kp.Threat("linf", " 2/255 ", unit).epsilon == 2 / 255
+    with pytest.raises(ValueError, match="Pass the length in the units"):
+        kp.Threat("linf", " 2/255", bounds)
+
+
+def test_the_whole_range_is_a_radius_however_it_is_rounded():
+    assert kp.Threat("linf", 0.1, (0.2, 0.3)).epsilon == 0.1
 
 
 def test_a_threat_is_a_value():
