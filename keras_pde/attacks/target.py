@@ -124,14 +124,15 @@ class Target:
             # Not `stateless_call`, which passes `training` to a `call` that may not take it.
             with keras.StatelessScope(list(zip(self.model.variables, variables, strict=True))):
                 outputs = self.model(images, training=False)
-        return self._as_logits(outputs)
+        return self.as_logits(outputs)
 
     def prepared(self):
         """`logits` for one use of a compiled program, with BatchNormalization folded."""
         call = folding.prepare(self.model)
-        return lambda images: self._as_logits(call(images))
+        return lambda images: self.as_logits(call(images))
 
-    def _as_logits(self, outputs):
+    def as_logits(self, outputs):
+        """Logits from the model's outputs."""
         if keras.backend.standardize_dtype(outputs.dtype) in ("float16", "bfloat16"):
             outputs = ops.cast(outputs, "float32")
         if self.probabilities == "softmax":

@@ -9,6 +9,7 @@ from keras_pde import geometry
 from keras_pde.attacks import PGD, IteratedAttack, losses
 from keras_pde.checks import bounds_text, limits
 from keras_pde.threat import are_unit
+from keras_pde.training import lagging
 
 _SHARE = 0.02  # of images, by which a run may be worse than a weaker one
 _PROBE = 100  # images on which the costly checks run
@@ -68,6 +69,16 @@ def zero_gradients(target, x, y, batch_size):
             f"the input gradient of the cross-entropy vanishes at {100 * share:.0f} % of the "
             "images (saturated or quantised somewhere): attacks with that loss see nothing there"
         )
+
+
+def lagging_statistics(target, x, y):
+    """The moving statistics of BatchNormalization are not those of the network that was trained."""
+    found = lagging.outputs(target.model, x)
+    if found is None:
+        return None
+    logits = (target.as_logits(ops.convert_to_tensor(z)) for z in found)
+    few = y[: len(found[0])]
+    return lagging.verdict(*(float(ops.mean(losses.cross_entropy(z, few))) for z in logits))
 
 
 def foreign_bounds(bounds):

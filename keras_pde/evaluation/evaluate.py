@@ -113,6 +113,7 @@ def evaluate(
         alarms.random_outputs(target, x, batch_size),
         alarms.probabilities(target),
         alarms.zero_gradients(target, x, y, batch_size),
+        alarms.lagging_statistics(target, x, y),
         alarms.foreign_bounds(bounds),
         alarms.grows_with_epsilon(tried),
         alarms.falls_with_fewer_steps(tried),

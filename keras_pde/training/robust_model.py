@@ -3,9 +3,10 @@ import contextlib
 import keras
 from keras import ops
 
+from keras_pde import replicas
 from keras_pde.checks import check_images, check_number, check_seed, class_labels, optional
 from keras_pde.objectives.objective import compose
-from keras_pde.training import averaging, heads, supported
+from keras_pde.training import averaging, heads, lagging, supported
 from keras_pde.training.objective_loss import ObjectiveLoss, check_single, per_example
 
 _BACKEND = keras.backend.backend()
@@ -168,7 +169,10 @@ class RobustModel(Hook, keras.Model):
     def fit(self, x=None, y=None, *args, **kwargs):
         self._check_data(x, y)
         self._check_distribution()
-        return super().fit(x, y, *args, **kwargs)
+        history = super().fit(x, y, *args, **kwargs)
+        if replicas.count() == 1:
+            lagging.warn(self.result, self.objective_loss.example_loss, x, y)
+        return history
 
     def train_on_batch(self, x, y=None, *args, **kwargs):
         self._check_data(x, y)

@@ -137,6 +137,14 @@ class Step:
         state = self._crafting_state
         return self.run(images, training=False, non_trainable=state, **options)
 
+    def both_statistics(self, x):
+        """Outputs in inference mode, with the moving statistics and with those of these images."""
+        moving = self._moving_statistics(stacked=True)
+        state = self._with_batch_statistics(x, moving)[2]
+        return tuple(
+            self.run(x, training=False, non_trainable=values).outputs for values in (None, state)
+        )
+
     def run_main(self, x, perturbed, gradient, statistics):
         """The training-mode pass that updates BatchNormalization and feeds loss and metrics.
 

@@ -4,12 +4,14 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops
-from robust_model_cases import CLASSES, SHAPE, Subclassed, X, Y, cross_entropy, seeded
+from robust_model_cases import CLASSES, SHAPE, Subclassed, X, Y, cross_entropy, dataset, seeded
 
 import keras_pde as kp
 from keras_pde import geometry
+from keras_pde.attacks import FGSM
 from keras_pde.autodiff import value_and_grad
 from keras_pde.objectives import Adversarial, MaxGradientPenalty, Plain, Tulip
+from keras_pde.training.lagging import outputs
 from keras_pde.training.objective_loss import per_example
 from keras_pde.training.step import Step
 
@@ -51,11 +53,14 @@ def _variables(model):
 
 def slope(model, x, training):
     """The gradient of the plain model's loss, whose moving statistics change in training mode."""
+    values = [[v.value for v in some] for some in _variables(model)]
 
     def total(z):
-        return ops.sum(LOSS(Y, model(z, training=training)))
+        return ops.sum(LOSS(Y, model.stateless_call(*values, z, training=training)[0]))
 
-    return value_and_grad(total, ops.convert_to_tensor(x))[1]
+    gradient = value_and_grad(total, ops.convert_to_tensor(x))[1]
+    model(x, training=training)
+    return gradient
 
 
 def by_hand(model, norm, steps):
@@ -142,3 +147,56 @@ def test_the_data_term_decides(objective, statistics):
         robust.train_on_batch(X, Y)
         own = steps[0]._crafting_state is steps[0].non_trainable
         assert own == (statistics == "inference")
+
+
+# Moving statistics that lag
+
+
+def bright(count=64):
+    """Images whose classes differ in brightness, and statistics far from a start at 0 and 1."""
+    y = np.arange(count) % CLASSES
+    noise = np.random.default_rng(0).uniform(size=(count, *SHAPE))
+    return (0.1 * noise + 0.3 * y[:, None, None, None]).astype("float32"), y
+
+
+def scaled(momentum):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input(SHAPE)
+    x = layers.BatchNormalization(momentum=momentum)(layers.Rescaling(20.0)(inputs))
+    return keras.Model(inputs, layers.Dense(CLASSES)(layers.Flatten()(x)))
+
+
+def trained(model, data, **options):
+    robust = kp.RobustModel(model, Plain())
+    eager = keras.backend.backend() == "tensorflow"
+    robust.compile(keras.optimizers.Adam(0.05), cross_entropy(), run_eagerly=eager)
+    robust.fit(*data, epochs=20, verbose=0, shuffle=False, **options)
+    return robust
+
+
+@pytest.mark.parametrize("kind", ["arrays", "dataset"])
+def test_statistics_that_lag_are_told_after_fit_and_in_a_report(kind):
+    x, y = bright()
+    data = (x, y) if kind == "arrays" else (dataset(x, y, 64),)
+    with pytest.warns(UserWarning, match=r"the loss is .* these lag behind the weights"):
+        robust = trained(scaled(0.999), data)
+    found = kp.evaluate(robust.model, x, y, epsilons=0.1, attacks=FGSM("linf"))
+    (alarm,) = (alarm for alarm in found.alarms if "lag behind" in alarm)
+    moving, batch = outputs(robust.model, x)
+    loss = [float(ops.mean(LOSS(y, z))) for z in (batch, moving)]
+    assert f"{loss[0]:.2f} with their own statistics and {loss[1]:.2f} with the moving" in alarm
+    # By hand: with momentum 0 a pass in training mode leaves the batch's.
+    robust.model.layers[2].momentum = 0.0
+    robust.model(x, training=True)
+    np.testing.assert_allclose(batch, robust.model.predict(x, verbose=0), rtol=1e-4, atol=1e-4)
+
+
+def test_statistics_that_do_not_lag_are_not_told():
+    x, y = bright()
+    recalibrate = kp.callbacks.RecalibrateBatchNorm(x, batch_size=32)
+    for model, callbacks in ((scaled(0.5), []), (scaled(0.999), [recalibrate])):
+        robust = trained(model, (x, y), callbacks=callbacks)
+        report = kp.evaluate(robust.model, x, y, epsilons=0.1, attacks=FGSM("linf"))
+        assert not any("lag behind" in alarm for alarm in report.alarms)
+    assert outputs(scaled(0.9), x[:31]) is None  # too few to say
+    trained(scaled(0.999), (x[:31], y[:31]))
