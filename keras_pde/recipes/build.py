@@ -15,6 +15,7 @@ from keras_pde.recipes.batches import Batches
 from keras_pde.recipes.devices import ONE_DEVICE, Devices
 from keras_pde.recipes.recipe import Recipe
 from keras_pde.recipes.tables import Part
+from keras_pde.threat import Threat
 from keras_pde.training import RobustModel, supported
 
 INNER = "inner_optimizer"
@@ -121,14 +122,32 @@ def objective(recipe: Recipe):
     return compose(*(_component("objective", part) for part in recipe.objective))
 
 
+def validation_note(recipe: Recipe) -> str | None:
+    """What to know if epochs are chosen by another threat than the objective's, unasked."""
+    threat = getattr(objective(recipe).data, "threat", None)
+    default = Threat(recipe.validation.norm, recipe.validation.epsilon)
+    stated = {"norm", "epsilon"} & recipe.values.get("validation", {}).keys()
+    if (
+        threat is None
+        or threat == default
+        or stated
+        or recipe.validation.select != "val_robust_accuracy"
+    ):
+        return None
+    return (
+        f"Epochs are chosen by their robustness to {default}, the default; the objective is about "
+        f"{threat}. Set norm and epsilon in [validation] for another."
+    )
+
+
 def attacks(evaluation):
     """The attacks of an `[[evaluation]]`, or None for the default ones."""
     made = []
     for part in evaluation.attacks:
-        for key in {"norm", "epsilon"} & part.arguments.keys():
+        for key in {"norm", "epsilon", "bounds"} & part.arguments.keys():
             raise ValueError(
                 f"Received {key} for the attack {part.name!r} of an evaluation; expected it beside "
-                "attacks, where norm and epsilons say it for all of them."
+                "attacks, where norm and epsilons say it for all of them; images are in [0, 1]."
             )
         made.append(
             _component("attack", Part(part.name, {"norm": evaluation.norm, **part.arguments}))

@@ -71,6 +71,8 @@ def train(
     if not devices.first:
         say, progress = _silent, None
     build.check(recipe, devices)
+    if note := build.validation_note(recipe):
+        say(note)
     folder = RunFolder(out)
     devices.first_does(folder.check, recipe, resume)
     loaded, training_part, held_out = build.dataset(recipe, data_dir, download, dataset)

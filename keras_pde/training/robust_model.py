@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_pde import replicas
+from keras_pde.attacks import differentiable
 from keras_pde.checks import check_images, check_number, check_seed, class_labels, optional
 from keras_pde.objectives.objective import compose
 from keras_pde.training import averaging, heads, lagging, supported
@@ -93,7 +94,7 @@ class RobustModel(Hook, keras.Model):
         self.objective_loss = ObjectiveLoss(model, self.objective, seed)
         # Keras finds metrics in attributes.
         self.term_trackers = [*self.objective_loss.trackers, self.objective_loss.outside]
-        self._evaluating = False
+        self._evaluating = self._looked = False
 
     # The plain model's behaviour
 
@@ -169,6 +170,7 @@ class RobustModel(Hook, keras.Model):
     def fit(self, x=None, y=None, *args, **kwargs):
         self._check_data(x, y)
         self._check_distribution()
+        self._check_differentiable(x)
         history = super().fit(x, y, *args, **kwargs)
         if replicas.count() == 1:
             lagging.warn(self.result, self.objective_loss.example_loss, x, y)
@@ -176,6 +178,7 @@ class RobustModel(Hook, keras.Model):
 
     def train_on_batch(self, x, y=None, *args, **kwargs):
         self._check_data(x, y)
+        self._check_differentiable(x)
         return super().train_on_batch(x, y, *args, **kwargs)
 
     def evaluate(self, *args, **kwargs):
@@ -234,6 +237,18 @@ class RobustModel(Hook, keras.Model):
             )
         if one_label and getattr(self.loss, "ignore_class", None) is None:
             class_labels(y, outputs[-1], len(x))
+
+    def _check_differentiable(self, x):
+        """Refuses, once, a model without an input gradient, for an objective that needs it."""
+        if not (self.objective.data.perturbs or self.objective.penalties) or self._looked:
+            return
+        images = differentiable.few(x, self.objective.image_range)
+        if images is None:
+            return
+        if not self.built:
+            self(images, training=False)  # creates the weights, as the first step would
+        self._looked = True
+        differentiable.check(self.model, differentiable.slope_of(self.model), images)
 
     def _check_distribution(self):
         if _BACKEND != "tensorflow" or self.distribute_strategy.num_replicas_in_sync == 1:

@@ -398,3 +398,24 @@ def test_toml_round_trip(tmp_path):
     again = recipes.load(write(tmp_path, "again.toml", read.to_toml()))
     assert again == read
     assert again.values == read.values
+
+
+@pytest.mark.parametrize("key", [{"norm": "l2"}, {"epsilon": 0.1}, {"bounds": [0, 255]}])
+def test_attacks_of_an_evaluation_have_its_threat(key):
+    """Said before training, not after it."""
+    evaluation = {"norm": "linf", "epsilons": [0.1], "attacks": {"name": "pgd", **key}}
+    with pytest.raises(ValueError, match=f"Received {next(iter(key))} for the attack 'pgd'"):
+        build.check(recipe(evaluation=[evaluation]))
+
+
+def test_a_validation_by_another_threat_is_told_unless_it_is_wanted():
+    l2 = {"objective": {"name": "adversarial", "norm": "l2", "epsilon": 0.5}}
+    note = build.validation_note(recipe(**l2))
+    assert "to linf 0.1, the default; the objective is about l2 0.5" in note
+    for wanted in (
+        recipe(),
+        recipe(objective={"name": "adversarial", "norm": "linf", "epsilon": 0.1}),
+        recipe(**l2, validation={"norm": "linf"}),
+        recipe(**l2, validation={"select": "last"}),
+    ):
+        assert build.validation_note(wanted) is None

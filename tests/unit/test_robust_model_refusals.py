@@ -241,3 +241,59 @@ def test_a_loss_of_one_number_is_refused():
 def test_two_data_terms_are_refused():
     with pytest.raises(ValueError, match="one data term plus penalties"):
         robust(Tikhonov("l2", 0.1) + Plain() + Adversarial("l2", 0.1))
+
+
+# Models without an input gradient
+
+
+class Rounded(layers.Layer):
+    def call(self, x):
+        return ops.round(4 * x)
+
+
+def text_model():
+    inputs = keras.Input((5,), dtype="int32")
+    x = layers.GlobalAveragePooling1D()(layers.Embedding(9, 4, name="tokens")(inputs))
+    return keras.Model(inputs, layers.Dense(CLASSES)(x))
+
+
+def rounding():
+    inputs = keras.Input(SHAPE)
+    x = layers.Flatten()(layers.Conv2D(2, 3)(inputs))
+    x = keras.Sequential([keras.Input((8,)), layers.Dense(4), Rounded(name="steps")])(x)
+    return keras.Model(inputs, layers.Dense(CLASSES)(x))
+
+
+TOKENS = np.random.default_rng(0).integers(0, 9, (len(X), 5))
+
+
+@pytest.mark.parametrize("kind", ["arrays", "dataset", "train_on_batch"])
+@pytest.mark.parametrize(
+    ("make", "x", "layer"), [(text_model, TOKENS, "tokens"), (rounding, X, "steps")]
+)
+@pytest.mark.parametrize(
+    "objective", [Adversarial("l2", 0.1, bounds=None), GradientPenalty("l2", 0.1, bounds=None)]
+)
+def test_what_has_no_input_gradient_is_not_trained_plainly(make, x, layer, kind, objective):
+    wrapper = robust(objective, make())
+    wrapper.compile("sgd", cross_entropy(), **EAGER)
+    before = arrays(wrapper.model)
+    with pytest.raises(ValueError, match=rf"ends at the layer '{layer}' \((Embedding|Rounded)\)"):
+        if kind == "train_on_batch":
+            wrapper.train_on_batch(x, Y)
+        else:
+            data = (x, Y) if kind == "arrays" else (dataset(x, Y),)
+            wrapper.fit(*data, shuffle=False, verbose=0)
+    for old, new in zip(before, arrays(wrapper.model), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_without_an_input_gradient_plain_training_is_fine():
+    wrapper = robust(Plain(), text_model())
+    wrapper.compile("sgd", cross_entropy(), **EAGER)
+    assert wrapper.fit(TOKENS, Y, verbose=0).history["loss"][0] > 0
+
+
+def test_an_attack_names_the_layer_too():
+    with pytest.raises(ValueError, match=r"ends at the layer 'steps' \(Rounded\)"):
+        kp.attacks.PGD("l2", 0.1)(rounding(), X, Y)

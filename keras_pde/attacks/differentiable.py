@@ -1,0 +1,149 @@
+"""Whether a model can be differentiated by its inputs, and where the derivative ends if not."""
+
+import functools
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_pde import _keras, graph
+from keras_pde.autodiff import value_and_grad
+from keras_pde.checks import limits
+
+_FEW = 8  # examples on which a new model is tried
+
+
+def few(x, bounds):
+    """A few examples of what `fit` takes, as an array of floats, without reading a dataset.
+
+    Of a `tf.data.Dataset` it is noise of the shape and type that it states; `None` where nothing
+    can be known.
+    """
+    if isinstance(x, keras.utils.PyDataset):
+        x = keras.utils.unpack_x_y_sample_weight(x[0])[0]
+    if hasattr(x, "element_spec"):
+        spec = keras.tree.flatten(x.element_spec)[0]
+        rank = spec.shape.rank
+        if not rank or None in spec.shape[1:]:
+            return None
+        shape = (_FEW, *spec.shape[1:])
+        rng = np.random.default_rng(2018)
+        if not spec.dtype.is_floating:  # numbers of tokens, say
+            x = rng.integers(0, 2, shape)
+        else:
+            x = rng.uniform(*limits(bounds or (0.0, 1.0)), shape)
+    if not hasattr(x, "shape"):
+        return None
+    return ops.convert_to_numpy(x[:_FEW]).astype(keras.config.floatx())
+
+
+def slope_of(model):
+    """A function of images: the outputs in inference mode, the gradient of the sum of squares."""
+
+    def slope(images):
+        def total(z):
+            with keras.StatelessScope():  # what a layer assigns is dropped
+                outputs = model(z, training=False)
+            return ops.sum(ops.square(ops.cast(outputs, "float32"))), outputs
+
+        (_, outputs), gradient = value_and_grad(total, images, has_aux=True)
+        return outputs, gradient
+
+    if keras.backend.backend() == "jax":
+        import jax
+
+        slope = jax.jit(slope)
+    return lambda images: slope(ops.convert_to_tensor(images))
+
+
+def probes(images):
+    """The images, images near them, and noise far from them: if one is flat, not all are."""
+    low, high = min(images.min(), 0.0), max(images.max(), 1.0)
+    noise = np.random.default_rng(2018).uniform(low, high, images.shape)
+    copies = [(1 - share) * images + share * noise for share in (0, 0.01, 1)]
+    return np.concatenate(copies).astype(images.dtype)
+
+
+def check(model, slope, images):
+    """Refuses a model whose gradient is zero at all images, near them and far from them.
+
+    A constant model is let through, since for it that is the truth.
+
+    Args:
+        model: Keras model, in which the culprit is looked for.
+        slope: function of images that returns the outputs and a gradient, as arrays.
+        images: a few, as an array.
+
+    Raises:
+        ValueError: names the layer at which the derivative ends, if it can be told.
+    """
+    images = probes(images)
+    outputs, gradient = map(ops.convert_to_numpy, slope(images))
+    if np.any(gradient) or not np.any(outputs != outputs[:1]):
+        return
+    found = culprit(model, images)
+    where = (
+        f"it ends at the layer {found.name!r} ({type(found).__name__})"
+        if found
+        else (
+            "something in it is not differentiable (round, argmax, a comparison, a cast to "
+            "integers, stop_gradient)"
+        )
+    )
+    raise ValueError(
+        f"Received a model whose outputs depend on the inputs, but with an input gradient of "
+        f"exactly zero at all {len(images)} tried: {where}. A gradient attack would call it robust "
+        "whatever it is, and training with one would be plain; replace that operation by a "
+        "differentiable one, or leave it out."
+    )
+
+
+def culprit(model, images):
+    """The first operation that the outputs can be differentiated by, though nothing before it.
+
+    `None` for a model that is no graph of layers.
+    """
+    if _keras.graph_of(model) is None:
+        return None
+    operations, outputs = [], []
+
+    def called(operation, *args, **kwargs):
+        if isinstance(operation, keras.layers.Layer):
+            kwargs["training"] = False
+        return operation(*args, **kwargs)
+
+    def noted(operation, *args, **kwargs):
+        output = called(operation, *args, **kwargs)
+        if _is_float(output):
+            operations.append(operation)
+            outputs.append(output)
+        return output
+
+    def replaced_by(function):
+        def replaced(operation):
+            nested = _keras.graph_of(operation) is not None
+            return None if nested else functools.partial(function, operation)
+
+        return replaced
+
+    inputs = ops.convert_to_tensor(images)
+    graph.run(model, inputs, replaced_by(noted))
+
+    def total(shifts):
+        waiting = iter(shifts)
+
+        def shifted(operation, *args, **kwargs):
+            output = called(operation, *args, **kwargs)
+            return output + next(waiting) if _is_float(output) else output
+
+        return ops.sum(ops.square(graph.run(model, inputs, replaced_by(shifted))))
+
+    gradients = value_and_grad(total, [ops.zeros_like(output) for output in outputs])[1]
+    reached = (np.any(ops.convert_to_numpy(gradient)) for gradient in gradients)
+    return next((o for o, yes in zip(operations, reached, strict=True) if yes), None)
+
+
+def _is_float(output):
+    return hasattr(output, "dtype") and keras.backend.is_float_dtype(
+        keras.backend.standardize_dtype(output.dtype)
+    )
