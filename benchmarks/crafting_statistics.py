@@ -20,7 +20,7 @@ from keras_pde.objectives import Adversarial
 EPSILON, IMAGES = 0.06, 500
 MOMENTA = (0.9, 0.99, 0.999)
 # (steps of training, batch size, steps of PGD)
-TRAININGS = ((160, 64, 1), (160, 64, 5), (160, 16, 5), (600, 64, 1))
+TRAININGS = ((160, 64, 1), (160, 16, 5), (600, 64, 1))
 
 
 def network(momentum, seed):

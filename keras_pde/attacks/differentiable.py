@@ -31,10 +31,12 @@ def few(x, bounds):
         if not spec.dtype.is_floating:  # numbers of tokens, say
             x = rng.integers(0, 2, shape)
         else:
-            x = rng.uniform(*limits(bounds or (0.0, 1.0)), shape)
+            low, high = limits(bounds or (0.0, 1.0))
+            x = rng.uniform(low.min(), high.max(), shape)
     if not hasattr(x, "shape"):
         return None
-    return ops.convert_to_numpy(x[:_FEW]).astype(keras.config.floatx())
+    images = ops.convert_to_numpy(x[:_FEW]).astype(keras.config.floatx())
+    return images if np.isfinite(images).all() else None  # of which others say what is wrong
 
 
 def slope_of(model):

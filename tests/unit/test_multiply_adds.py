@@ -113,7 +113,7 @@ class Squares(layers.Layer):
     """It has no weights, and multiplies."""
 
     def call(self, inputs):
-        return keras.ops.matmul(inputs, inputs)
+        return keras.ops.matmul(inputs, keras.ops.swapaxes(inputs, -1, -2))
 
 
 def product():

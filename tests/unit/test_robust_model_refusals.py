@@ -200,7 +200,7 @@ def test_a_plain_loss_has_no_units():
     ("bounds", "images", "message"),
     [
         ((0, 255), 255 * X + 1e-4, None),  # a rounding of this range
-        ((0, 5e-6), 2e-5 * X, "images outside"),
+        ((0, 5e-6), 2e-5 * X, r"images outside|expected \[0, 5e-06\]"),
         (None, X * np.nan, "with NaN or infinite"),
         (([0.0] * 3, [1.0] * 3), X, "bounds that broadcast to one example"),
         ((np.zeros((8, 4, 4, 1)), np.ones((8, 4, 4, 1))), X, "bounds that broadcast to one"),
