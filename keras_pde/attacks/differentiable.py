@@ -11,6 +11,7 @@ from keras_pde.autodiff import value_and_grad
 from keras_pde.checks import limits
 
 _FEW = 8  # examples on which a new model is tried
+_SATURATED = 1e-6
 
 
 def few(x, bounds):
@@ -40,13 +41,13 @@ def few(x, bounds):
 
 
 def slope_of(model):
-    """A function of images: the outputs in inference mode, the gradient of the sum of squares."""
+    """A function of images: the outputs in inference mode, and the gradient of a mix of them."""
 
     def slope(images):
         def total(z):
             with keras.StatelessScope():  # what a layer assigns is dropped
                 outputs = model(z, training=False)
-            return ops.sum(ops.square(ops.cast(outputs, "float32"))), outputs
+            return _mixed(outputs), outputs
 
         (_, outputs), gradient = value_and_grad(total, images, has_aux=True)
         return outputs, gradient
@@ -66,7 +67,7 @@ def probes(images):
     return np.concatenate(copies).astype(images.dtype)
 
 
-def check(model, slope, images):
+def check(model, slope, images, may_saturate=False):
     """Refuses a model whose gradient is zero at all images, near them and far from them.
 
     A constant model is let through, since for it that is the truth.
@@ -75,13 +76,16 @@ def check(model, slope, images):
         model: Keras model, in which the culprit is looked for.
         slope: function of images that returns the outputs and a gradient, as arrays.
         images: a few, as an array.
+        may_saturate: whether outputs may be probabilities; if all are 0 or 1, that says nothing.
 
     Raises:
         ValueError: names the layer at which the derivative ends, if it can be told.
     """
     images = probes(images)
     outputs, gradient = map(ops.convert_to_numpy, slope(images))
-    if np.any(gradient) or not np.any(outputs != outputs[:1]):
+    ends = (np.abs(outputs - end) < _SATURATED for end in (0, 1))
+    saturated = may_saturate and np.all(np.logical_or(*ends))
+    if np.any(gradient) or saturated or not np.any(outputs != outputs[:1]):
         return
     found = culprit(model, images)
     where = (
@@ -138,11 +142,17 @@ def culprit(model, images):
             output = called(operation, *args, **kwargs)
             return output + next(waiting) if _is_float(output) else output
 
-        return ops.sum(ops.square(graph.run(model, inputs, replaced_by(shifted))))
+        return _mixed(graph.run(model, inputs, replaced_by(shifted)))
 
     gradients = value_and_grad(total, [ops.zeros_like(output) for output in outputs])[1]
     reached = (np.any(ops.convert_to_numpy(gradient)) for gradient in gradients)
     return next((o for o, yes in zip(operations, reached, strict=True) if yes), None)
+
+
+def _mixed(outputs):
+    """A sum with weights that no model has: that of logits, or of squares, may be constant."""
+    weights = np.random.default_rng(2018).normal(size=outputs.shape[1:])
+    return ops.sum(ops.cast(outputs, "float32") * ops.convert_to_tensor(weights, "float32"))
 
 
 def _is_float(output):

@@ -31,7 +31,8 @@ def outputs(model, x):
         x: array of at least `LEAST` images, of which `MOST` are used.
 
     Returns:
-        A pair of arrays; `None` if nothing moves in the model, or there are too few images.
+        A pair of arrays; `None` if nothing moves in the model, there are too few images, or the
+        model cannot be called in training mode with them alone.
     """
     if len(x) < LEAST or not moving_statistics(_keras.layers_of(model)):
         return None
@@ -43,7 +44,10 @@ def outputs(model, x):
         return ops.zeros(ops.shape(outputs)[:1])
 
     step = Step(model, no_loss, *values, images, images, None, 0, 0)
-    return tuple(map(ops.convert_to_numpy, step.both_statistics(images)))
+    try:
+        return tuple(map(ops.convert_to_numpy, step.both_statistics(images)))
+    except Exception:  # of a model of the user's own
+        return None
 
 
 def warn(model, example_loss, x, y=None):

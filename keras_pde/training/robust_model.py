@@ -248,7 +248,8 @@ class RobustModel(Hook, keras.Model):
         if not self.built:
             self(images, training=False)  # creates the weights, as the first step would
         self._looked = True
-        differentiable.check(self.model, differentiable.slope_of(self.model), images)
+        slope = differentiable.slope_of(self.model)
+        differentiable.check(self.model, slope, images, may_saturate=True)
 
     def _check_distribution(self):
         if _BACKEND != "tensorflow" or self.distribute_strategy.num_replicas_in_sync == 1:

@@ -288,6 +288,17 @@ def test_what_has_no_input_gradient_is_not_trained_plainly(make, x, layer, kind,
         np.testing.assert_array_equal(old, new)
 
 
+@pytest.mark.parametrize("end", [layers.UnitNormalization(), layers.Rescaling(1e4)])
+def test_constant_sums_and_saturated_probabilities_are_no_lack_of_a_gradient(end):
+    """Of squares, or of probabilities, that are all 0 or 1 before the first step."""
+    inputs = keras.Input(SHAPE)
+    x = end(layers.Dense(CLASSES)(layers.Flatten()(inputs)))
+    x = layers.Softmax()(x) if isinstance(end, layers.Rescaling) else x
+    wrapper = robust(Adversarial("l2", 0.1), keras.Model(inputs, x))
+    wrapper.compile("sgd", "mse", **EAGER)
+    wrapper.fit(X, ONE_HOT, verbose=0)
+
+
 def test_without_an_input_gradient_plain_training_is_fine():
     wrapper = robust(Plain(), text_model())
     wrapper.compile("sgd", cross_entropy(), **EAGER)
