@@ -117,7 +117,7 @@ def per_example(loss):
     call = loss.call if isinstance(loss, keras.losses.Loss) else loss
     dtype = getattr(loss, "dtype", keras.config.floatx())
 
-    def losses(y, outputs):
+    def losses(y, outputs, weight=None):
         y, outputs = ops.cast(y, dtype), ops.cast(outputs, dtype)
         if len(y.shape) == len(outputs.shape) - 1 and outputs.shape[-1] == 1:
             y = ops.expand_dims(y, -1)  # (batch,) against (batch, 1) would broadcast to a square
@@ -127,6 +127,16 @@ def per_example(loss):
                 f"Received a loss function ({loss}) that returns one number for the whole batch; "
                 "expected one for each example: do not average over the batch."
             )
+        if weight is not None:
+            weight = ops.cast(weight, values.dtype)
+            if len(weight.shape) == len(values.shape) + 1 and weight.shape[-1] == 1:
+                weight = ops.squeeze(weight, -1)
+            if len(weight.shape) != len(values.shape):
+                raise ValueError(
+                    f"Received sample weights of shape {tuple(weight.shape)} for losses of shape "
+                    f"{tuple(values.shape)}; expected a weight for each, or one an example."
+                )
+            values = values * weight
         return ops.mean(ops.reshape(values, (ops.shape(outputs)[0], -1)), axis=1)
 
     return losses

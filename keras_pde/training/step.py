@@ -46,7 +46,8 @@ class Step:
 
     Args:
         model: built Keras model.
-        example_loss: `(y, outputs) -> (batch,)` losses.
+        example_loss: `(y, outputs) -> (batch,)` losses; weights of positions are a third argument,
+            with which they are weighted means.
         trainable: values of the model's trainable variables.
         non_trainable: values of its non-trainable variables.
         x, y, sample_weight: the batch; `sample_weight` may be `None`.
@@ -74,6 +75,8 @@ class Step:
         self.non_trainable = list(non_trainable)
         self.x, self.y = x, y
         self.weight = None if sample_weight is None else ops.cast(sample_weight, x.dtype)
+        # Weights of positions are part of each example's loss, and so of its gradient.
+        self._of_positions = self.weight is not None and any(s != 1 for s in self.weight.shape[1:])
         self.seed, self.iteration = seed, ops.cast(iteration, "int32")
         self.main: Pass | None = None
         self.perturbed = False
@@ -104,7 +107,7 @@ class Step:
 
         def forward(images):
             outputs, *rest = _keras.stateless_call(self.model, trainable, state, images, **mode)
-            losses = self.example_loss(y, outputs)
+            losses = self.example_loss(y, outputs, *self._position_weights(index))
             return ops.sum(losses), (losses, outputs, *rest)
 
         if gradient:
@@ -253,9 +256,14 @@ class Step:
         examples = ops.arange(size, dtype="int32") + replicas.number() * size
         return noise.keys(self.seed, self.iteration * 8 + purpose, examples)
 
+    def _position_weights(self, index):
+        if not self._of_positions:
+            return ()
+        return (self.weight if index is None else ops.take(self.weight, index, axis=0),)
+
     def weighted(self, values, index=None):
-        """Per-example values times the sample weights, if there are any."""
-        if self.weight is None:
+        """Per-example values times the sample weights, unless these are in the losses already."""
+        if self.weight is None or self._of_positions:
             return values
         weight = ops.cast(ops.reshape(self.weight, (-1,)), values.dtype)
         return values * (weight if index is None else ops.take(weight, index, axis=0))
