@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_pde import _keras
 from keras_pde.optimizers import evaluation_weights, state
 from keras_pde.optimizers.evaluation_weights import judged_by_others
 
@@ -26,8 +27,15 @@ class EvaluationWeights(keras.callbacks.Callback):
     A `fit` that is interrupted while they are shown leaves them in the model; the next `fit` with
     the same callback goes on from y.
 
+    A model with a `train_step` of its own and several optimizers, such as a GAN, names them: then
+    `fit` also ends as with `model.optimizer`, with these weights in the model.
+
+    Args:
+        optimizer: a `keras.optimizers.Optimizer` or a list of them, those whose weights to show;
+            default `model.optimizer`.
+
     Raises:
-        ValueError: the model's optimizer has no such weights.
+        ValueError: an optimizer has no such weights, or is none.
 
     Example:
 
@@ -35,9 +43,15 @@ class EvaluationWeights(keras.callbacks.Callback):
     >>> model.fit(x, y, validation_data=held_out, callbacks=[kp.callbacks.EvaluationWeights()])
     """
 
-    def __init__(self):
+    def __init__(self, optimizer=None):
         super().__init__()
-        self._training, self._shown, self._wanted = False, None, 0
+        given = optimizer if isinstance(optimizer, list | tuple) else [optimizer]
+        self._own = [] if optimizer is None else [evaluation_weights(o).optimizer for o in given]
+        self._training, self._shown, self._wanted = False, [], 0
+
+    @property
+    def _optimizers(self):
+        return self._own or [self.model.optimizer]
 
     @contextlib.contextmanager
     def training_weights(self):
@@ -52,16 +66,16 @@ class EvaluationWeights(keras.callbacks.Callback):
                 self._show()
 
     def on_train_begin(self, logs=None):
-        if self._shown is not None and self._shown.are_in_place():  # an interrupted training's
-            self._shown.__exit__()
-        self._training, self._shown, self._wanted = True, None, 0
-        optimizer = self.model.optimizer
-        if not judged_by_others(optimizer) and not state.undecided(optimizer):
-            raise ValueError(
-                f"Received a model with the optimizer {type(optimizer).__name__}, which trains the "
-                "weights that it evaluates; expected one of `keras_pde.optimizers` that works in "
-                "cycles, or one with use_ema=True. Leave the callback out."
-            )
+        if self._shown and all(shown.are_in_place() for shown in self._shown):
+            self._put_back()  # an interrupted training's
+        self._training, self._shown, self._wanted = True, [], 0
+        for optimizer in self._optimizers:
+            if not judged_by_others(optimizer) and not state.undecided(optimizer):
+                raise ValueError(
+                    f"Received the optimizer {type(optimizer).__name__}, which trains the weights "
+                    "that it evaluates; expected one of `keras_pde.optimizers` that works in "
+                    "cycles, or one with use_ema=True. Leave it, or the callback, out."
+                )
 
     def on_epoch_begin(self, epoch, logs=None):
         if self._wanted:
@@ -79,8 +93,12 @@ class EvaluationWeights(keras.callbacks.Callback):
         self._show()
 
     def on_train_end(self, logs=None):
-        # `fit` has put the final weights into the model.
-        self._training, self._shown, self._wanted = False, None, 0
+        # `fit` has put the final weights of its own optimizer into the model.
+        if self._own and self._shown:
+            self._put_back()
+        for optimizer in self._own:
+            optimizer.finalize_variable_values(_keras.trained_by(optimizer))
+        self._training, self._shown, self._wanted = False, [], 0
         if keras.backend.backend() == "jax":
             # Keras' own optimizers as the buffers of the averages, which the next `fit` refuses.
             for variable in self.model.trainable_variables:
@@ -91,16 +109,21 @@ class EvaluationWeights(keras.callbacks.Callback):
         if self._wanted > 1:
             return
         self._synchronise()
-        self._shown = evaluation_weights(self.model.optimizer)
-        self._shown.__enter__()
+        self._shown = [evaluation_weights(optimizer) for optimizer in self._optimizers]
+        for shown in self._shown:
+            shown.__enter__()
 
     def _hide(self):
         self._wanted -= 1
-        if self._wanted or self._shown is None:
+        if self._wanted or not self._shown:
             return
         self._synchronise()
-        self._shown.__exit__()
-        self._shown = None
+        self._put_back()
+
+    def _put_back(self):
+        for shown in reversed(self._shown):
+            shown.__exit__()
+        self._shown = []
 
     def _synchronise(self):
         if keras.backend.backend() == "jax":

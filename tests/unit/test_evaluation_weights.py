@@ -347,7 +347,7 @@ def test_errors_of_a_second_fit_are_seen(optimizer):
 
 def test_other_optimizers_are_refused():
     for callback in (kp.callbacks.EvaluationWeights(), kp.callbacks.OptimizerLogger()):
-        with pytest.raises(ValueError, match="Leave the callback out"):
+        with pytest.raises(ValueError, match="Leave it, or the callback, out"):
             run("sgd", callback)
 
 
@@ -438,3 +438,53 @@ def test_bad_arguments():
     model.compile("sgd", "mse")
     with pytest.raises(ValueError, match="gives no batch"):
         model.fit(X, Y, verbose=0, callbacks=[kp.callbacks.RecalibrateBatchNorm([])])
+
+
+class Duel(keras.Model):
+    """Two networks with optimizers of their own, in a `train_step` of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.networks = [network(), network()]
+        self.optimizers = [
+            kp.optimizers.EntropySGD(1.0, 0.01, 4, 1e-8, clipnorm=1.0),
+            keras.optimizers.SGD(0.001, use_ema=True, ema_momentum=0.9),
+        ]
+
+    def call(self, x):
+        return self.networks[0](x) - self.networks[1](x)
+
+    def train_step(self, data):
+        import tensorflow as tf
+
+        x, y = data
+        for one, optimizer in zip(self.networks, self.optimizers, strict=True):
+            with tf.GradientTape() as tape:
+                loss = ops.mean(ops.square(one(x) - y))
+            optimizer.apply(tape.gradient(loss, one.trainable_variables), one.trainable_variables)
+        return {"loss": loss}
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a train_step of TensorFlow")
+@pytest.mark.parametrize("shows", [True, False])
+def test_optimizers_that_are_not_the_models_are_named(shows):
+    """Ten batches in cycles of four: the anchor is that after eight."""
+    model, seen = Duel(), Seen()
+    model.compile(run_eagerly=True)
+    evaluation = kp.callbacks.EvaluationWeights(model.optimizers)
+    options = {"batch_size": 10, "shuffle": False, "verbose": 0}
+    callbacks = [evaluation, seen] if shows else [seen]
+    model.fit(X, Y, epochs=2, callbacks=callbacks, **options)
+    trained, kept = seen.batches[-1], model.get_weights()
+    if not shows:
+        assert_equal(kept, trained, rtol=0)  # as Keras leaves them
+        return
+    assert_equal(seen.epochs[-1], kept, rtol=0)
+    with kp.optimizers.evaluation_weights(model.optimizers[1]):
+        average = model.get_weights()[len(kept) // 2 :]
+    assert not np.array_equal(kept[0], trained[0])
+    np.testing.assert_allclose(kept[len(kept) // 2], average[0], rtol=1e-6)
+    with pytest.raises(ValueError, match="Received the optimizer Adam, which trains the weights"):
+        model.fit(X, Y, callbacks=[kp.callbacks.EvaluationWeights(keras.optimizers.Adam())])
+    with pytest.raises(ValueError, match=r"expected a keras.optimizers.Optimizer"):
+        kp.callbacks.EvaluationWeights("adam")
