@@ -1,10 +1,10 @@
 from collections.abc import Callable
 from typing import Any
 
-from keras import ops
+from keras import ops, tree
 
 from keras_pde import compiled, integrators
-from keras_pde.odeint import adaptive, checks, fixed
+from keras_pde.odeint import adaptive, checks, fixed, rows
 from keras_pde.odeint.state import State
 from keras_pde.registry import unknown_name
 
@@ -23,9 +23,10 @@ def odeint(
     step_size: float | None = None,
     max_steps: int = 256,
     memory: str = "store",
+    batched: bool | None = None,
     return_stats: bool = False,
 ) -> Any:
-    """Solves ordinary differential equations for a batch of examples, at given times:
+    """Solves ordinary differential equations for a batch of examples or one system, at given times:
 
         dy/dt = func(t, y),    y(t[0]) = y0.
 
@@ -34,6 +35,10 @@ def odeint(
     error is below atol + rtol |y|, root mean square over the example, and the solution between two
     steps is a polynomial of degree 4. One compiled loop in either case, within `fit`, `tf.function`
     and `jax.jit`, with XLA or without.
+
+    Rows of one system, such as particles that attract each other, or the points of a grid, need
+    one clock: `batched=False`, which is the default for a vector y0. Outside of compiled code, rows
+    of a batch that act on each other are refused.
 
     Gradients are those of the steps that were made, whose lengths count as constants ("discretise,
     then optimise"). They reach y0, t and whatever func closes over. What a rejected step has seen
@@ -47,10 +52,11 @@ def odeint(
     Args:
         func: `func(t, y)`, the slopes dy/dt in the nesting and shapes of y. t is the time of each
             example, `(batch, 1, ..., 1)` of the rank of y (of the largest, in a nesting), float32
-            or float64. It is called in a loop: layers in it must be built, and must not change
-            their state (dropout, batch normalization in training: `layers.ContinuousBlock`).
-        y0: tensor `(batch, ...)` of floats, or a nesting of such tensors. Half precision is
-            computed with in float32; func gets it as it was.
+            or float64; of one system a scalar. It is called in a loop: layers in it must be built,
+            and must not change their state (dropout, batch normalization in training:
+            `layers.ContinuousBlock`).
+        y0: tensor `(batch, ...)` of floats, or a nesting of such tensors; of one system, of any
+            shape. Half precision is computed with in float32; func gets it as it was.
         t: at least two times, increasing or decreasing.
         method: `"dopri5"`, `"tsit5"` or `"bosh3"`, or a `integrators.RungeKutta` of one's own with
             embedded weights; with equal steps any `RungeKutta`, such as `"rk4"`.
@@ -61,17 +67,21 @@ def odeint(
         max_steps: number of steps, rejected ones included, that an example may take.
         memory: `"store"` keeps what the gradient needs, `"remat"` one state a step, and computes
             the rest again (not on TensorFlow).
+        batched: whether the first axis of y0 is a batch of examples that have nothing to do with
+            each other, or y0 is one system. `None`: one system if all its tensors are scalars and
+            vectors.
         return_stats: whether to return `(solution, statistics)`; statistics has `evaluations`,
             `accepted` and `rejected` steps and `status` of each example: 0 for one that arrived, 1
             for one that needs more than `max_steps`, 2 for one whose steps became too short.
 
     Returns:
-        The solution in the nesting of y0, with a leading time axis: `(T, batch, ...)`; the first is
-        y0.
+        The solution in the nesting of y0, with a leading time axis: `(T, batch, ...)`, of one
+        system `(T, ...)`; the first is y0.
 
     Raises:
-        ValueError: an argument is out of range, func changes the shape or type, or an example does
-            not arrive. Compiled code cannot raise: there, the times it does not reach are NaN.
+        ValueError: an argument is out of range, func changes the shape or type, rows of a batch act
+            on each other, or an example does not arrive. Compiled code cannot raise: there, the
+            times it does not reach are NaN.
 
     Example:
 
@@ -87,6 +97,9 @@ def odeint(
             "Received memory='remat' on TensorFlow, which cannot compute again what func closes "
             "over; expected memory='store'. `layers.ContinuousBlock` can save memory there."
         )
+    y0 = rows.as_tensors(y0)
+    if one := rows.is_one(y0, batched):
+        y0, func = tree.map_structure(lambda leaf: leaf[None], y0), rows.of_one(func)
     state = State(y0)
     times, values = checks.times(t, state.dtype)
     start, sign = times[0], ops.stop_gradient(ops.sign(times[-1] - times[0]))
@@ -94,14 +107,19 @@ def odeint(
     elapsed = sign * (times - start)
     if adapts:
         checks.tolerances(rtol, atol, max_steps, state.dtypes)
-        rows, statistics, reached = adaptive.solve(
+        if values is not None:
+            rows.check_apart(func, y0, start)
+        solved, statistics, reached = adaptive.solve(
             scheme, field, state.rows, elapsed, ops.abs(start), rtol, atol, max_steps, memory
         )
         checks.arrival(statistics, start + sign * reached, times, max_steps)
     else:
         counts = checks.step_counts(values, times.shape[0] - 1, steps, step_size)
-        rows, statistics = fixed.solve(scheme, field, state.rows, elapsed, counts, memory)
-    solution = state.unpack(rows)
+        solved, statistics = fixed.solve(scheme, field, state.rows, elapsed, counts, memory)
+    solution = state.unpack(solved)
+    if one:
+        solution = tree.map_structure(lambda leaf: leaf[:, 0], solution)
+        statistics = type(statistics)(*(entry[0] for entry in statistics))
     return (solution, statistics) if return_stats else solution
 
 

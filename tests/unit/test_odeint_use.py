@@ -310,7 +310,7 @@ Y0, T = np.ones((2, 3), "float32"), [0.0, 1.0]
         ({"t": 1.0}, r"Received t of shape \(\)"),
         ({"y0": np.ones((2, 3), "int32")}, "type int32; expected floats"),
         ({"y0": np.ones((2, 3), "complex64")}, "type complex64; expected floats"),
-        ({"y0": np.float32(1.0)}, r"expected \(batch, ...\)"),
+        ({"y0": np.float32(1.0), "batched": True}, r"expected \(batch, ...\)"),
         ({"y0": {}}, "at least one tensor"),
         ({"y0": [Y0, Y0[:1]]}, "the same first axis"),
         ({"method": "dopri"}, "Did you mean 'dopri5'"),

@@ -1,0 +1,82 @@
+"""Whether y0 is one system or a batch of examples, each of which has a clock of its own."""
+
+import keras
+import numpy as np
+from keras import ops, tree
+
+from keras_pde import compiled
+
+
+def as_tensors(y0):
+    """The nesting with tensors; a list of numbers is a vector."""
+    numbers = isinstance(y0, list | tuple) and all(isinstance(v, int | float) for v in y0)
+    if numbers and y0:
+        return ops.convert_to_tensor(y0, keras.config.floatx())
+    return tree.map_structure(ops.convert_to_tensor, y0)
+
+
+def is_one(y0, batched) -> bool:
+    """Whether y0 is one system: as `batched` says, or if it is scalars and vectors only."""
+    if batched is None:
+        return all(len(leaf.shape) < 2 for leaf in tree.flatten(y0))
+    if not isinstance(batched, bool):
+        raise ValueError(f"Received batched={batched!r}; expected True, False or None.")
+    return not batched
+
+
+def of_one(func):
+    """The field of one system, as that of a batch of one example; its time is a scalar."""
+
+    def field(t, y):
+        slopes = func(t[(0,) * len(t.shape)], tree.map_structure(lambda leaf: leaf[0], y))
+        return tree.map_structure(lambda leaf: ops.convert_to_tensor(leaf)[None], slopes)
+
+    return field
+
+
+def check_apart(func, y0, start):
+    """Refuses a field in which rows of y0 act on each other, where that can be seen.
+
+    It is called on y0 twice, and once more with another first row, outside of compiled code.
+
+    Raises:
+        ValueError: slopes of other rows have changed.
+    """
+    leaves = tree.flatten(y0)
+    known = [compiled.known(leaf) for leaf in leaves]
+    if any(leaf is None for leaf in known) or leaves[0].shape[0] < 2:
+        return
+    rank = max(len(leaf.shape) for leaf in leaves)
+
+    def slopes(leaves):
+        t = start + ops.zeros((leaves[0].shape[0],) + (1,) * (rank - 1), start.dtype)
+        tensors = map(ops.convert_to_tensor, leaves)
+        found = func(t, tree.pack_sequence_as(y0, list(tensors)))
+        return [np.asarray(ops.convert_to_numpy(s), "float64")[1:] for s in tree.flatten(found)]
+
+    other = [
+        np.concatenate([1.25 * leaf[:1] + 0.125, leaf[1:]]).astype(leaf.dtype) for leaf in known
+    ]
+    try:
+        once, twice, moved = (slopes(values) for values in (known, known, other))
+    except Exception:  # the solver says what is wrong with func
+        return
+    if [s.shape for s in once] != [leaf[1:].shape for leaf in known]:
+        return
+    finite = all(np.isfinite(s).all() for s in (*once, *moved))
+    if not finite or not _equal(once, twice):
+        return  # where func is random, or has left its domain, nothing can be said
+    if not _equal(once, moved):
+        raise ValueError(
+            "Received a func in which rows of y0 act on each other: with another first row, slopes "
+            "of the others change. With adaptive steps each row is an example with a clock of its "
+            "own; expected batched=False, for one system with one clock, or a func that treats "
+            "each row by itself."
+        )
+
+
+def _equal(one, other):
+    return all(
+        a.shape == b.shape and np.allclose(a, b, rtol=1e-4, atol=1e-6 * (1 + np.abs(a).max()))
+        for a, b in zip(one, other, strict=True)
+    )
