@@ -74,7 +74,5 @@ def test_penalties_are_about_the_weighted_losses(penalty, expected, weight):
 def test_weights_that_are_neither_of_positions_nor_of_examples_are_refused():
     wrapper = kp.RobustModel(network(), GradientPenalty("l2", 1.0))
     wrapper.compile("sgd", cross_entropy(), **EAGER)
-    with pytest.raises(
-        ValueError, match="a weight for each, or one an example|Incompatible shapes"
-    ):
+    with pytest.raises(ValueError, match=r"one an example|Incompatible shapes"):
         wrapper.train_on_batch(X, Y, np.ones((COUNT, LENGTH, 3)))
