@@ -33,11 +33,8 @@ def stateless_call(model, trainable, non_trainable, *args, **kwargs):
         layer has assigned to it, as `SpectralNormalization` does.
     """
     others = zip(model.non_trainable_variables, non_trainable, strict=True)
-    call = model.call if model.dtype_policy.quantization_mode is None else model.quantized_call
     with _Scope(model.trainable_variables, trainable, others) as scope:
-        if model._remat_mode is not None:
-            call = model.rematerialized_call(call, *args, **kwargs)
-        outputs = call(*args, **kwargs)
+        outputs = model(*args, **kwargs)
         losses = model.losses
     updates = [scope.get_current_value(v) for v in model.non_trainable_variables]
     writes = [scope.writes[id(v)] for v in model.non_trainable_variables]
