@@ -172,9 +172,8 @@ class Attack(Component):
                 "perturbation and has no radius; expected an attack such as PGD."
             )
         other = copy.copy(self)
+        vars(other).update({name: _at(value, epsilon) for name, value in vars(self).items()})
         other.threat = self.threat.at(epsilon)
-        for name, value in vars(self).items():
-            setattr(other, name, other.threat if name == "threat" else _at(value, epsilon))
         return other
 
     def __call__(

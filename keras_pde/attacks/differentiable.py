@@ -11,7 +11,7 @@ from keras_pde.autodiff import value_and_grad
 from keras_pde.checks import limits
 
 _FEW = 8  # examples on which a new model is tried
-_SATURATED = 1e-6
+_TINY = float(np.finfo("float32").tiny)
 
 
 def few(x, bounds):
@@ -83,8 +83,7 @@ def check(model, slope, images, may_saturate=False):
     """
     images = probes(images)
     outputs, gradient = map(ops.convert_to_numpy, slope(images))
-    ends = (np.abs(outputs - end) < _SATURATED for end in (0, 1))
-    saturated = may_saturate and np.all(np.logical_or(*ends))
+    saturated = may_saturate and are_saturated(outputs)
     if np.any(gradient) or saturated or not np.any(outputs != outputs[:1]):
         return
     found = culprit(model, images)
@@ -102,6 +101,11 @@ def check(model, slope, images, may_saturate=False):
         "whatever it is, and training with one would be plain; replace that operation by a "
         "differentiable one, or leave it out."
     )
+
+
+def are_saturated(outputs) -> bool:
+    """Whether all are 0 or 1: the gradient is zero then, though the model be differentiable."""
+    return bool(np.all((np.abs(outputs) < _TINY) | (np.abs(outputs - 1) < 1e-6)))
 
 
 def culprit(model, images):

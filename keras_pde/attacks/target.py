@@ -45,7 +45,7 @@ class Target:
         self.image_shape = images.shape[1:]
         self.num_classes = outputs.shape[1]
         self.probabilities = _probabilities(outputs)
-        if not (self.probabilities == "softmax" and _are_saturated(outputs)):
+        if not (self.probabilities == "softmax" and differentiable.are_saturated(outputs)):
             self._check_differentiable(images)
 
     @classmethod
@@ -192,11 +192,6 @@ def _probabilities(outputs):
         return None
     # bfloat16 has three digits.
     return "softmax" if np.all(np.abs(outputs.sum(axis=1) - 1) < 1e-2) else "sigmoid"
-
-
-def _are_saturated(probabilities) -> bool:
-    """Whether all are 0 or 1: the gradient is zero then, though the model be differentiable."""
-    return bool(np.all((probabilities < _TINY) | (probabilities > 1 - 1e-6)))  # 1, or a bit less
 
 
 def host():

@@ -127,7 +127,8 @@ class Objective(Component):
         """Bounds of the images that this objective is meant for; `None` for any."""
         if self.data.perturbs:
             return self.data.bounds
-        stated = list(dict.fromkeys(check_bounds(p.bounds) for p in self.penalties if p.bounds))
+        stated = list(dict.fromkeys(check_bounds(p.bounds) for p in self.penalties))
+        stated = [bounds for bounds in stated if bounds is not None]
         if len(stated) > 1:
             raise ValueError(
                 f"Received penalties for images in {' and in '.join(map(bounds_text, stated))}; "
