@@ -62,6 +62,8 @@ class Course:
         with self.devices.scope(), warnings.catch_warnings():
             # What is kept is an epoch's anchor, and what is resumed goes on within the cycle.
             warnings.filterwarnings("ignore", message=".*ends within a cycle")
+            # Statistics that lag are an alarm of the evaluation that follows.
+            warnings.filterwarnings("ignore", message=".*these lag behind the weights")
             return self.robust.fit(
                 self.batches.stream(first_step, first_step + (last - first) * steps),
                 initial_epoch=first,
