@@ -132,16 +132,18 @@ def _inner(a, b):
 if _BACKEND == "tensorflow":
     import tensorflow as tf
 
+    from keras_pde.tensorflow_twice import exact
+
     def _value_and_grad(fn, x):
         x = tree.map_structure(tf.convert_to_tensor, x)
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
+        with tf.GradientTape(watch_accessed_variables=False) as tape, exact():
             tape.watch(x)
             value, aux = fn(x)
         gradient = tape.gradient(value, x, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         return value, aux, gradient
 
     def _pullback(fn, x):
-        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape, exact():
             tape.watch(x)
             value = fn(x)
         zero = tf.UnconnectedGradients.ZERO

@@ -6,14 +6,13 @@ import keras
 def batch_norm(
     momentum: float = 0.9, epsilon: float = 1e-5, **kwargs: Any
 ) -> keras.layers.BatchNormalization:
-    """Batch normalization that can be differentiated twice and trains on several devices.
+    """Batch normalization that trains on several devices.
 
-    On TensorFlow the ordinary Keras layer computes its batch statistics with `tf.nn.moments`,
-    which stops a gradient: the value and the first derivative are right, double backpropagation
-    through training mode is not (relative errors from 5e-4 to 3e-2 measured). Under
-    `tf.distribute.MirroredStrategy` its replicas also drift apart, and the saved model is not the
-    trained one. `synchronized=True` cures both. On JAX and torch neither problem exists, and Keras
-    refuses the argument there.
+    Under `tf.distribute.MirroredStrategy` the replicas of the ordinary Keras layer drift apart, and
+    the saved model is not the trained one; `synchronized=True` cures it. (It also can be
+    differentiated twice by anyone: outside of this library's derivatives the ordinary layer's
+    second ones are wrong, by 5e-4 to 3e-2, since `tf.nn.moments` stops a gradient.) On JAX and
+    torch neither problem exists, and Keras refuses the argument there.
 
     The layer has the same weights on every backend, so a `.weights.h5` file loads on all of them.
     A `.keras` file records `synchronized` and does not: build architectures by name instead.

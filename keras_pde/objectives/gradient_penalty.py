@@ -24,9 +24,7 @@ class GradientPenalty(Penalty):
     d_i tends to |grad l(x_i)| with h. It amplifies rounding by 1/h.
 
     With `statistics="batch"` the gradient is that of the training pass, which it shares whenever
-    it can. On TensorFlow, second derivatives through training-mode `BatchNormalization` are wrong
-    by a few 1e-4, since `tf.nn.moments` stops a gradient; `synchronized=True` in that layer, or
-    `statistics="inference"` here, makes them exact.
+    it can.
 
     Args:
         norm: `"l1" | "l2" | "linf"`, the norm of the *gradient*. It defends against perturbations
@@ -74,6 +72,10 @@ class GradientPenalty(Penalty):
         self.fraction = check_number(fraction, "fraction", above=0, most=1)
         self.at, self.statistics = at, statistics
         self.bounds = check_bounds(bounds)
+
+    @property
+    def differentiates_twice(self):
+        return self.method == "double_backprop"
 
     def needs_main_gradient(self, shared):
         # For a part of the batch, double backpropagation is cheaper on that part alone.

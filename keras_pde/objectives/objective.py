@@ -48,6 +48,7 @@ class Penalty(Term):
 
     at = "clean"  # the images that it is about, or "perturbed" for those of the data term
     bounds = (0.0, 1.0)  # the range of valid images, where the data term states none
+    differentiates_twice = True  # whether training it takes the gradient of an input gradient
 
     def needs_main_gradient(self, shared: bool) -> bool:
         """Whether the main pass must deliver its input gradients.

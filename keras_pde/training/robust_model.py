@@ -7,7 +7,7 @@ from keras_pde import replicas
 from keras_pde.attacks import differentiable
 from keras_pde.checks import check_images, check_number, check_seed, class_labels, optional
 from keras_pde.objectives.objective import compose
-from keras_pde.training import averaging, heads, lagging, supported
+from keras_pde.training import averaging, heads, lagging, second_derivatives, supported
 from keras_pde.training.objective_loss import ObjectiveLoss, check_single, per_example
 
 _BACKEND = keras.backend.backend()
@@ -250,6 +250,8 @@ class RobustModel(Hook, keras.Model):
         self._looked = True
         slope = differentiable.slope_of(self.model)
         differentiable.check(self.model, slope, images, may_saturate=True)
+        if any(penalty.differentiates_twice for penalty in self.objective.penalties):
+            second_derivatives.check(self.model, images)
 
     def _check_distribution(self):
         if _BACKEND != "tensorflow" or self.distribute_strategy.num_replicas_in_sync == 1:

@@ -236,11 +236,18 @@ def test_gradient_of_variants(objective):
     check_gradient(objective)
 
 
-def test_double_backpropagation_through_plain_batch_normalization():
-    """What the docstrings say: wrong on TensorFlow. When this fails, Keras has repaired it."""
-    objective = GradientPenalty("l2", 5.0, power=2)
-    error = gradient_error(objective, smooth_network(keras.layers.BatchNormalization))
-    assert (error > 1e-5) == (BACKEND == "tensorflow")
+@pytest.mark.parametrize(
+    "layer",
+    [
+        keras.layers.BatchNormalization,
+        keras.layers.LayerNormalization,
+        lambda: keras.layers.GroupNormalization(2),
+        lambda: keras.layers.Activation("softsign"),
+    ],
+    ids=["batch", "layer", "group", "softsign"],
+)
+def test_double_backpropagation_where_tensorflow_alone_gets_it_wrong(layer):
+    assert gradient_error(GradientPenalty("l2", 5.0, power=2), smooth_network(layer)) < 1e-5
 
 
 # Batch statistics of a part of the batch

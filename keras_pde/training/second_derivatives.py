@@ -1,0 +1,169 @@
+"""Whether TensorFlow differentiates a user's own layers twice, and rightly.
+
+What it lacks or gets wrong in Keras' own layers is mended (`tensorflow_twice`), as a test of them
+all shows, and JAX is right. With layers that nobody knows, a penalty is tried before training.
+"""
+
+import contextlib
+import functools
+
+import keras
+import numpy as np
+
+from keras_pde import _keras, graph
+from keras_pde.autodiff import value_and_grad
+
+_DIRECTIONS = 5
+_LENGTHS = (1e-7, 4e-7)  # so short that hardly a unit of a ReLU network changes sides
+_CONVERGED = 1e-4  # how far two finite differences may be apart to be believed
+_WRONG = 1e-3
+_ZERO = {  # whose derivative TensorFlow takes for zero
+    "ResizeBilinearGrad",
+    "FakeQuantWithMinMaxArgsGradient",
+    "FakeQuantWithMinMaxVarsGradient",
+    "FakeQuantWithMinMaxVarsPerChannelGradient",
+}
+
+
+def check(model, images):
+    """Refuses a model with layers of the user's own by which a penalty would be trained wrongly.
+
+    Args:
+        model: built Keras model.
+        images: a few examples, as an array.
+
+    Raises:
+        ValueError: TensorFlow knows no second derivative, or one that is not the gradient's.
+    """
+    strange = [layer for layer in _keras.layers_of(model) if not _is_known(layer)]
+    if keras.backend.backend() != "tensorflow" or not strange:
+        return
+    wrong = _missing(model, images) or _not_as_by_differences(model, images)
+    if wrong:
+        names = ", ".join(f"{layer.name!r} ({type(layer).__name__})" for layer in strange)
+        raise ValueError(
+            f"Received a model of which TensorFlow {wrong}, so that this penalty would be trained "
+            f"in a wrong direction. Expected layers that can be differentiated twice; of these it "
+            f"is not known: {names}. Write them without stop_gradient, custom gradients and the "
+            "operation named, or use keras_pde.objectives.GradientPenalty(..., "
+            'method="finite_difference"), which needs first derivatives only.'
+        )
+
+
+def _is_known(layer):
+    """Whether it is a layer of Keras or of this library, with functions of theirs only."""
+    parts = [
+        type(layer),
+        *(getattr(layer, n, None) for n in ("activation", "recurrent_activation")),
+    ]
+    homes = {part.__module__.split(".")[0] for part in parts if hasattr(part, "__module__")}
+    return homes <= {"keras", "keras_pde"} and not isinstance(layer, keras.layers.Lambda)
+
+
+def _missing(model, images):
+    """What TensorFlow has no second derivative of, if there is such a thing."""
+    import tensorflow as tf
+
+    from keras_pde.tensorflow_twice import SCOPE
+
+    slope = _slope(model, images, "float32")
+    variables = [tf.convert_to_tensor(v) for v in model.trainable_variables]
+
+    @tf.function(autograph=False)
+    def twice(values):
+        with tf.GradientTape() as tape:
+            tape.watch(values)
+            value = slope(values)
+        return tape.gradient(value, values, unconnected_gradients="zero")
+
+    try:
+        traced = twice.get_concrete_function(variables).graph.as_graph_def()
+    except LookupError as unknown:  # in the registry of gradients
+        return f"knows no second derivative ({unknown})"
+    functions = [traced.node, *(function.node_def for function in traced.library.function)]
+    nodes = (node for nodes in functions for node in nodes if SCOPE not in node.name)
+    zero = _ZERO & {node.op for node in nodes}
+    return f"takes the derivative of {', '.join(sorted(zero))} for zero" if zero else None
+
+
+def _not_as_by_differences(model, images):
+    """How far finite differences say without doubt that it is off, if it is."""
+    rng = np.random.default_rng(2018)
+    values = [keras.ops.convert_to_numpy(v).astype("float64") for v in model.trainable_variables]
+    found = []
+    try:
+        with _in_double(model):
+            slope = _slope(model, images.astype("float64"), "float64")
+            gradient = value_and_grad(slope, values)[1]
+            for _ in range(_DIRECTIONS):
+                v = [rng.normal(size=value.shape) for value in values]
+
+                def at(h, v=v):
+                    return float(slope([w + h * d for w, d in zip(values, v, strict=True)]))
+
+                differences = [(at(h) - at(-h)) / (2 * h) for h in _LENGTHS]
+                parts = (float(np.sum(g * d)) for g, d in zip(gradient, v, strict=True))
+                found.append((sum(parts), *differences))
+    except Exception:  # a layer of the user's own that cannot compute in float64
+        return None
+    found = np.asarray(found)
+    scale = np.abs(found).max()
+    sure = np.abs(found[:, 1] - found[:, 2]) <= _CONVERGED * scale
+    error = np.max(np.abs(found[:, 0] - found[:, 1]), where=sure, initial=0.0)
+    return (
+        f"gets second derivatives wrong by {error / scale:.1%}" if error > _WRONG * scale else None
+    )
+
+
+@contextlib.contextmanager
+def _in_double(model):
+    """Within it the layers compute in float64, if they are given that."""
+    layers, floatx = _keras.layers_of(model), keras.config.floatx()
+    policies = [layer.dtype_policy for layer in layers]
+    keras.config.set_floatx("float64")
+    try:
+        for layer in layers:
+            layer.dtype_policy = "float64"
+        yield
+    finally:
+        for layer, policy in zip(layers, policies, strict=True):
+            layer.dtype_policy = policy
+        keras.config.set_floatx(floatx)
+
+
+def _slope(model, images, dtype):
+    """A function of the trainable variables' values: an input gradient along a direction."""
+    rng = np.random.default_rng(2018)
+    direction = rng.normal(size=images.shape).astype(dtype)
+
+    def slope(values):
+        state = [v for v in model.non_trainable_variables if v.dtype.startswith("float")]
+        pairs = [*zip(model.trainable_variables, values, strict=True)]
+        pairs += [(v, keras.ops.cast(v, dtype)) for v in state]
+
+        def total(x):
+            with keras.StatelessScope() as scope:
+                for pair in pairs:
+                    scope.add_update(pair)  # as it is; what the constructor gets it casts
+                outputs = _outputs(model, x)
+            mix = np.random.default_rng(1999).normal(size=outputs.shape)
+            return keras.ops.sum(keras.ops.sin(outputs) * keras.ops.cast(mix, outputs.dtype))
+
+        gradient = value_and_grad(total, keras.ops.convert_to_tensor(images))[1]
+        return keras.ops.sum(gradient * direction)
+
+    return slope
+
+
+def _outputs(model, x):
+    """In inference mode; a graph's layers one by one, since as a whole it casts what it is given."""
+    if _keras.graph_of(model) is None:
+        return model(x, training=False)
+
+    def replaced(operation):
+        a_layer = isinstance(operation, keras.layers.Layer)
+        if a_layer and _keras.graph_of(operation) is None:
+            return functools.partial(operation, training=False)
+        return None
+
+    return graph.run(model, x, replaced)
