@@ -156,7 +156,7 @@ def _slope(model, images, dtype):
 
 
 def _outputs(model, x):
-    """In inference mode; a graph's layers one by one, since as a whole it casts what it is given."""
+    """In inference mode; of a graph the layers one by one, since as a whole it casts its inputs."""
     if _keras.graph_of(model) is None:
         return model(x, training=False)
 
