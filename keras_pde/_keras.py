@@ -24,8 +24,11 @@ def takes_training(model) -> bool:
     return model._call_has_training_arg
 
 
-def stateless_call(model, trainable, non_trainable, *args, **kwargs):
+def stateless_call(model, trainable, non_trainable, *args, call=None, **kwargs):
     """`model.stateless_call` with its losses, and with what it drops.
+
+    Args:
+        call: function that calls the model, if it is not the model itself.
 
     Returns:
         `(outputs, updates, writes, losses, assigned)`: `writes` says how often each non-trainable
@@ -34,7 +37,7 @@ def stateless_call(model, trainable, non_trainable, *args, **kwargs):
     """
     others = zip(model.non_trainable_variables, non_trainable, strict=True)
     with _Scope(model.trainable_variables, trainable, others) as scope:
-        outputs = model(*args, **kwargs)
+        outputs = (call or model)(*args, **kwargs)
         losses = model.losses
     updates = [scope.get_current_value(v) for v in model.non_trainable_variables]
     writes = [scope.writes[id(v)] for v in model.non_trainable_variables]

@@ -12,6 +12,7 @@ from keras import ops
 
 from keras_pde import geometry
 from keras_pde.attacks.ascent import feasible
+from keras_pde.attacks.perturbed import Perturbed
 from keras_pde.attacks.target import Target, host, in_batches
 from keras_pde.checks import check_count, check_images, class_labels
 from keras_pde.registry import Component
@@ -75,7 +76,8 @@ class Task:
     Attributes:
         target: the model.
         goal: of these examples.
-        x: clean images.
+        x: clean images: what is perturbed.
+        context: arrays of all inputs of the model, if that is not its one input.
         logits: the model's at the clean images.
         examples: their numbers in the whole set, to which noise belongs.
         batch_size, early_exit, progress: as in the call of an attack.
@@ -84,6 +86,7 @@ class Task:
     target: Target
     goal: Goal
     x: np.ndarray
+    context: list
     logits: np.ndarray
     examples: np.ndarray
     batch_size: int
@@ -177,20 +180,36 @@ class Attack(Component):
         return other
 
     def __call__(
-        self, model, x, y, *, targets=None, batch_size=128, early_exit=True, progress=None
+        self,
+        model,
+        x,
+        y,
+        *,
+        targets=None,
+        batch_size=128,
+        early_exit=True,
+        progress=None,
+        at=None,
+        perturb=None,
+        output=None,
     ) -> AttackResult:
         """Attacks a model.
 
         Args:
             model: Keras model (logits recommended), or a `Target` of it, which keeps what has been
                 compiled for the next attack.
-            x: images `(batch, ...)` within `bounds`.
+            x: images `(batch, ...)` within `bounds`; or all inputs, where `at` or `perturb` say
+                which of them are images.
             y: true labels, integers or one-hot.
             targets: classes to reach, one an example, for a targeted attack; success is then that
                 class, not just any wrong one.
             batch_size: images at a time; the result does not depend on it (but for rounding).
             early_exit: whether an example is finished when it is fooled.
             progress: function of (finished, total), called now and then.
+            at: name of a layer whose output is perturbed in place of an input, such as a text's
+                embedding; the attack's `bounds` are then of that, mostly `None`.
+            perturb: which input is perturbed, of several: its key, name or number.
+            output: which output has the logits, of several.
 
         Raises:
             ValueError: the attack has no radius, or unfit images, labels or model: says what was
@@ -203,10 +222,12 @@ class Attack(Component):
             )
         began = time.perf_counter()
         batch_size = check_count(batch_size, "batch_size")
-        x = np.asarray(x)
+        which = {"at": at, "perturb": perturb, "output": output}
+        if not isinstance(model, Target) and at is None:  # before the model sees them
+            check_images(Perturbed(model, **which).chosen(x), self.bounds, "x")
+        target = Target.of(model, x, **which)
+        x, context = target.parts(x, batch_size)
         check_images(x, self.bounds, "x")
-        x = x.astype(keras.config.floatx())
-        target = Target.of(model, x)
         batch_size = min(batch_size, len(x))  # of all, whoever is left: on JAX shapes compile anew
         y = class_labels(y, target.num_classes, len(x))
         if targets is not None:
@@ -216,7 +237,7 @@ class Attack(Component):
         goal = Goal(y, targets, targets is not None)
 
         forward, backward = len(x), 0
-        logits = target.outputs(x, batch_size)
+        logits = target.outputs(x, context, batch_size)
         initially = goal.reached(logits.argmax(axis=-1))
         adversarial, success = x.copy(), initially.copy()
         distance = np.where(initially, 0.0, np.inf)
@@ -229,6 +250,7 @@ class Attack(Component):
                 target,
                 goal.take(todo),
                 x[todo],
+                [array[todo] for array in context],
                 logits[todo],
                 todo,
                 batch_size,
@@ -267,5 +289,5 @@ class Attack(Component):
             images, length = in_batches(project, task.batch_size, candidates, x)
         finite = np.isfinite(images).reshape(len(x), -1).all(axis=1)
         allowed = finite & (length > 0) & within(length, epsilon)
-        predicted = task.target.predict(images, task.batch_size)
+        predicted = task.target.predict(images, task.context, task.batch_size)
         return images, length, task.goal.reached(predicted) & allowed

@@ -15,7 +15,7 @@ _TINY = float(np.finfo("float32").tiny)
 
 
 def few(x, bounds):
-    """A few examples of what `fit` takes, as an array of floats, without reading a dataset.
+    """A few examples of what `fit` takes, as arrays, without reading a dataset.
 
     Of a `tf.data.Dataset` it is noise of the shape and type that it states; `None` where nothing
     can be known.
@@ -23,30 +23,38 @@ def few(x, bounds):
     if isinstance(x, keras.utils.PyDataset):
         x = keras.utils.unpack_x_y_sample_weight(x[0])[0]
     if hasattr(x, "element_spec"):
-        spec = keras.tree.flatten(x.element_spec)[0]
-        rank = spec.shape.rank
-        if not rank or None in spec.shape[1:]:
-            return None
-        shape = (_FEW, *spec.shape[1:])
-        rng = np.random.default_rng(2018)
-        if not spec.dtype.is_floating:  # numbers of tokens, say
-            x = rng.integers(0, 2, shape)
-        else:
-            low, high = limits(bounds or (0.0, 1.0))
-            x = rng.uniform(low.min(), high.max(), shape)
-    if not hasattr(x, "shape"):
+        specs = keras.utils.unpack_x_y_sample_weight(x.element_spec)[0]
+        x = keras.tree.map_structure(lambda spec: _of_spec(spec, bounds), specs)
+    found = keras.tree.map_structure(
+        lambda array: ops.convert_to_numpy(array[:_FEW]) if hasattr(array, "shape") else None, x
+    )
+    leaves = keras.tree.flatten(found)
+    return found if leaves and all(leaf is not None for leaf in leaves) else None
+
+
+def _of_spec(spec, bounds):
+    """Noise of a `tf.TensorSpec`, of which shapes may not be known."""
+    rank = spec.shape.rank
+    if not rank or None in spec.shape[1:]:
         return None
-    images = ops.convert_to_numpy(x[:_FEW]).astype(keras.config.floatx())
-    return images if np.isfinite(images).all() else None  # of which others say what is wrong
+    shape = (_FEW, *spec.shape[1:])
+    rng = np.random.default_rng(2018)
+    if not spec.dtype.is_floating:  # numbers of tokens, say
+        return rng.integers(0, 2, shape)
+    low, high = limits(bounds or (0.0, 1.0))
+    return rng.uniform(low.min(), high.max(), shape).astype(spec.dtype.as_numpy_dtype)
 
 
-def slope_of(model):
-    """A function of images: the outputs in inference mode, and the gradient of a mix of them."""
+def slope_of(perturbed):
+    """A function of images: the outputs in inference mode, and the gradient of a mix of them.
 
-    def slope(images):
+    After the images it takes all inputs, where these are not the one input of the model.
+    """
+
+    def slope(images, *inputs):
         def total(z):
             with keras.StatelessScope():  # what a layer assigns is dropped
-                outputs = model(z, training=False)
+                outputs = perturbed.call(z, *(inputs or [None]), training=False)
             return _mixed(outputs), outputs
 
         (_, outputs), gradient = value_and_grad(total, images, has_aux=True)
@@ -56,37 +64,44 @@ def slope_of(model):
         import jax
 
         slope = jax.jit(slope)
-    return lambda images: slope(ops.convert_to_tensor(images))
+    return lambda *arrays: slope(*keras.tree.map_structure(ops.convert_to_tensor, arrays))
+
+
+_SHARES = (0, 0.01, 1)
 
 
 def probes(images):
     """The images, images near them, and noise far from them: if one is flat, not all are."""
     low, high = min(images.min(), 0.0), max(images.max(), 1.0)
     noise = np.random.default_rng(2018).uniform(low, high, images.shape)
-    copies = [(1 - share) * images + share * noise for share in (0, 0.01, 1)]
+    copies = [(1 - share) * images + share * noise for share in _SHARES]
     return np.concatenate(copies).astype(images.dtype)
 
 
-def check(model, slope, images, may_saturate=False):
+def check(perturbed, slope, images, context=(), may_saturate=False):
     """Refuses a model whose gradient is zero at all images, near them and far from them.
 
     A constant model is let through, since for it that is the truth.
 
     Args:
-        model: Keras model, in which the culprit is looked for.
-        slope: function of images that returns the outputs and a gradient, as arrays.
+        perturbed: the `Perturbed` of the model, in which the culprit is looked for.
+        slope: function of images and context that returns the outputs and a gradient, as arrays.
         images: a few, as an array.
+        context: further arguments of `slope`: nestings of arrays, with as many rows.
         may_saturate: whether outputs may be probabilities; if all are 0 or 1, that says nothing.
 
     Raises:
         ValueError: names the layer at which the derivative ends, if it can be told.
     """
     images = probes(images)
-    outputs, gradient = map(ops.convert_to_numpy, slope(images))
+    context = keras.tree.map_structure(
+        lambda array: np.concatenate([array] * len(_SHARES)), list(context)
+    )
+    outputs, gradient = map(ops.convert_to_numpy, slope(images, *context))
     saturated = may_saturate and are_saturated(outputs)
     if np.any(gradient) or saturated or not np.any(outputs != outputs[:1]):
         return
-    found = culprit(model, images)
+    found = culprit(perturbed.model, images) if perturbed.is_plain else None
     where = (
         f"it ends at the layer {found.name!r} ({type(found).__name__})"
         if found
@@ -99,7 +114,8 @@ def check(model, slope, images, may_saturate=False):
         f"Received a model whose outputs depend on the inputs, but with an input gradient of "
         f"exactly zero at all {len(images)} tried: {where}. A gradient attack would call it robust "
         "whatever it is, and training with one would be plain; replace that operation by a "
-        "differentiable one, or leave it out."
+        "differentiable one, leave it out, or perturb the output of a layer behind it, as of the "
+        "embedding of a text, by at=..., its name."
     )
 
 

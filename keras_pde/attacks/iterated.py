@@ -176,6 +176,7 @@ class Search:
         classes = (labels.astype("int32") for labels in (goal.labels, targets))
         arrays = [pad(a[now], size) for a in (self.task.x, *classes)]
         arrays += [pad(state[name][now], size) for name in names]
+        arrays += [pad(a[now], size) for a in self.task.context]
         pursues = goal.targets is not None
         key = (_compiled_by(attack), tuple(names), pursues, goal.targeted, early_exit)
 

@@ -8,7 +8,9 @@ from keras import ops
 
 from keras_pde import _keras
 from keras_pde.attacks import differentiable, folding, losses
+from keras_pde.attacks.perturbed import Perturbed
 from keras_pde.autodiff import value_and_grad
+from keras_pde.data.examples import arrays
 
 _BACKEND = keras.backend.backend()
 _PROBE = 8  # images on which a new model is tried out
@@ -23,46 +25,82 @@ class Target:
     `"softmax"`, whose rows add up to 1, by log p; `"sigmoid"`, of outputs that all lie in [0, 1],
     by log(p / (1 - p)); `None` for logits. Weights may change between calls.
 
+    What is perturbed is the model's one input, or what `at` or `perturb` name: "images" in all that
+    follows. Programs then take the arrays of all inputs, the context, as their last ones.
+
     Args:
         model: Keras model, images to `(batch, classes)` logits or probabilities.
-        images: a few examples, used to look at the outputs.
+        inputs: a few examples as the model takes them, used to look at the outputs.
+        at, perturb, output: a layer whose output is perturbed, or one of several inputs, and one of
+            several outputs; see `evaluate`.
 
     Raises:
         ValueError: the model refuses the images, has not one output of rank 2 with at least two
             classes, gives NaN, or cannot be differentiated by its images.
     """
 
-    def __init__(self, model, images):
+    def __init__(self, model, inputs, at=None, perturb=None, output=None):
         if not isinstance(model, keras.Model):
             raise ValueError(
                 f"Received model of type {type(model).__name__}; expected a `keras.Model`."
             )
         self.model = model
+        self.perturbed = Perturbed(model, at, perturb, output)
         self.probabilities = None
         self._programs = {}
-        images = np.asarray(images[:_PROBE], dtype=keras.config.floatx())
-        outputs = self._try(images)
+        self._template = None
+        few = keras.tree.map_structure(lambda a: a[:_PROBE], arrays(inputs))
+        self._template = keras.tree.map_structure(lambda a: None, few)
+        images, context = self.parts(few)
+        outputs = self._try(images, context)
         self.image_shape = images.shape[1:]
         self.num_classes = outputs.shape[1]
         self.probabilities = _probabilities(outputs)
         if not (self.probabilities == "softmax" and differentiable.are_saturated(outputs)):
-            self._check_differentiable(images)
+            self._check_differentiable(images, context)
 
     @classmethod
-    def of(cls, model, images) -> "Target":
-        """`model` itself if it is a target already."""
+    def of(cls, model, inputs, **which) -> "Target":
+        """`model` itself if it is a target already; `which` are `at`, `perturb` and `output`."""
         if not isinstance(model, Target):
-            return cls(model, images)
-        if model.image_shape != images.shape[1:]:
+            return cls(model, inputs, **which)
+        named = {name: value for name, value in which.items() if value is not None}
+        if named:
+            raise ValueError(f"Received a Target and {named}; expected those in the Target.")
+        if model.perturbed.is_plain and model.image_shape != np.shape(inputs)[1:]:
             raise ValueError(
-                f"Received images of shape {images.shape}; this Target was made for "
+                f"Received images of shape {np.shape(inputs)}; this Target was made for "
                 f"{(None, *model.image_shape)}."
             )
         return model
 
-    def _try(self, images):
+    def parts(self, inputs, batch_size=128):
+        """What is perturbed, as an array of floats, and the list of the arrays of the context."""
+        inputs = arrays(inputs)
+        if self.perturbed.is_plain:
+            images, context = self.perturbed.chosen(inputs), []
+        else:
+            context = keras.tree.flatten(inputs)
+            if self.perturbed.at is None:
+                images = self.perturbed.chosen(inputs)
+            else:
+
+                def start(*arrays):
+                    tensors = map(ops.convert_to_tensor, arrays)
+                    return self.perturbed.start(self._packed(list(tensors)), training=False)
+
+                images = in_batches(start, batch_size, *context)
+        return np.asarray(images).astype(keras.config.floatx()), context
+
+    def _packed(self, context):
+        return keras.tree.pack_sequence_as(self._template, context) if context else None
+
+    def _call(self, images, context):
+        return self.perturbed.call(images, self._packed(context), training=False)
+
+    def _try(self, images, context):
         expected = getattr(self.model, "input_shape", None)
-        if isinstance(expected, tuple):
+        if isinstance(expected, tuple) and self.perturbed.is_plain:
             fits = len(expected) == images.ndim and all(
                 e in (None, r) for e, r in zip(expected[1:], images.shape[1:], strict=True)
             )
@@ -71,10 +109,11 @@ class Target:
                     f"Received images of shape {images.shape}; the model expects {expected}. "
                     "A single image needs a batch axis: x[None]."
                 )
-        outputs = self.model(images, training=False)
+        outputs = self._call(images, context)
         if isinstance(outputs, dict | list | tuple) or len(outputs.shape) != 2:
             raise ValueError(
-                "Received a model whose output is not one tensor of shape (batch, classes)."
+                "Received a model whose output is not one tensor of shape (batch, classes); name "
+                "one of several by output=..."
             )
         outputs = ops.convert_to_numpy(ops.cast(outputs, "float32"))
         if outputs.shape[1] < 2:
@@ -88,7 +127,7 @@ class Target:
             raise ValueError("Received a model that returns NaN or infinite values.")
         return outputs
 
-    def _check_differentiable(self, images):
+    def _check_differentiable(self, images, context):
         """Refuses a model whose margin has slope zero wherever it is tried."""
 
         def slope(logits, x):
@@ -99,20 +138,20 @@ class Target:
             (_, outputs), gradient = value_and_grad(total, x, has_aux=True)
             return outputs, gradient
 
-        differentiable.check(self.model, self.program("slope", slope), images)
+        differentiable.check(self.perturbed, self.program("slope", slope), images, context)
 
-    def logits(self, images, variables=None):
+    def logits(self, images, context=(), variables=None):
         """Logits in inference mode, float32 or wider."""
         if variables is None:
-            outputs = self.model(images, training=False)
-        else:
-            # Not `stateless_call`, which passes `training` to a `call` that may not take it.
-            with keras.StatelessScope(list(zip(self.model.variables, variables, strict=True))):
-                outputs = self.model(images, training=False)
-        return self.as_logits(outputs)
+            return self.as_logits(self._call(images, context))
+        # Not `stateless_call`, which passes `training` to a `call` that may not take it.
+        with keras.StatelessScope(list(zip(self.model.variables, variables, strict=True))):
+            return self.as_logits(self._call(images, context))
 
-    def prepared(self):
+    def prepared(self, context=()):
         """`logits` for one use of a compiled program, with BatchNormalization folded."""
+        if context or self.perturbed.output is not None:
+            return lambda images: self.logits(images, context)
         call = folding.prepare(self.model)
         return lambda images: self.as_logits(call(images))
 
@@ -131,6 +170,8 @@ class Target:
     def program(self, key, fn, fold=False):
         """`fn(logits, *tensors)` compiled for any batch size, once for each `key`.
 
+        It takes those tensors, and after them the arrays of the context.
+
         Args:
             key: hashable; says everything that `fn` closes over.
             fn: function of a logits function and tensors whose first axis, if any, is the batch.
@@ -142,28 +183,35 @@ class Target:
             self._programs[key] = _compile(self, fn, fold)
         return self._programs[key]
 
+    def divided(self, tensors):
+        """Those of a program, and those of the context after them."""
+        own = len(tensors)
+        if not self.perturbed.is_plain:
+            own -= len(keras.tree.flatten(self._template))
+        return list(tensors[:own]), list(tensors[own:])
+
     def _structure(self):
         """What compiled programs hold of the model: its variables, and the depth of its blocks."""
         depths = [getattr(layer, "changes", 0) for layer in _keras.layers_of(self.model)]
         return tuple(map(id, self.model.variables)), tuple(depths)
 
-    def predict(self, images, batch_size=128):
+    def predict(self, images, context=(), batch_size=128):
         """Predicted classes of a numpy array, int32 `(batch,)`; one forward pass each."""
-        return self.outputs(images, batch_size).argmax(axis=-1).astype("int32")
+        return self.outputs(images, context, batch_size).argmax(axis=-1).astype("int32")
 
-    def outputs(self, images, batch_size=128):
+    def outputs(self, images, context=(), batch_size=128):
         """Logits of a numpy array."""
         program = self.program("logits", lambda logits, x: logits(x))
-        return in_batches(program, batch_size, images)
+        return in_batches(program, batch_size, images, *context)
 
-    def gradients(self, images, labels, loss, batch_size=128):
+    def gradients(self, images, labels, loss, context=(), batch_size=128):
         """Input gradients of a per-example loss, as an array."""
 
         def gradient(logits, x, y):
             return value_and_grad(lambda z: ops.sum(loss(logits(z), y)), x)[1]
 
         program = self.program(("gradient", loss), gradient)
-        return in_batches(program, batch_size, images, labels)
+        return in_batches(program, batch_size, images, labels, *context)
 
 
 def in_batches(function, batch_size, *arrays):
@@ -208,8 +256,10 @@ if _BACKEND == "tensorflow":
             specs = [tf.TensorSpec(shape, dtype) for shape, dtype in shapes_and_types]
 
             def call(*tensors):
+                tensors, context = target.divided(tensors)
                 # Prepared in here, but outside of the loop that `fn` may contain.
-                return fn(target.prepared() if fold else target.logits, *tensors)
+                plain = functools.partial(target.logits, context=context)
+                return fn(target.prepared(context) if fold else plain, *tensors)
 
             function = tf.function(call, autograph=False)
             # The concrete one: TensorFlow warns of many functions that are traced once each.
@@ -231,7 +281,8 @@ elif _BACKEND == "jax":
 
         @jax.jit
         def traced(variables, *arrays):
-            return fn(lambda x: target.logits(x, variables), *arrays)
+            arrays, context = target.divided(arrays)
+            return fn(lambda x: target.logits(x, context, variables), *arrays)
 
         def run(*arrays):
             return traced([_on_one_device(v.value) for v in model.variables], *arrays)
@@ -251,7 +302,8 @@ else:
 
     def _compile(target, fn, fold):
         def run(*arrays):
+            tensors, context = target.divided([ops.convert_to_tensor(a) for a in arrays])
             with torch.no_grad():
-                return fn(target.logits, *(ops.convert_to_tensor(a) for a in arrays))
+                return fn(functools.partial(target.logits, context=context), *tensors)
 
         return run

@@ -5,6 +5,7 @@ import keras
 from keras import ops
 
 from keras_pde import _keras
+from keras_pde.calls import in_place_of
 from keras_pde.checks import check_count
 from keras_pde.layers import ContinuousBlock
 
@@ -125,15 +126,13 @@ def _in_training_mode(layer):
     """The layer's calls are in training mode; gives its normalizations, whose momentum is kept."""
     normalizations = _normalizations(layer)
     kept = [normalization.momentum for normalization in normalizations]
-    call = layer.call
 
-    def training_call(*args, **kwargs):
+    def training_call(call, *args, **kwargs):
         return call(*args, **{**kwargs, "training": True})
 
-    layer.call = training_call
     try:
-        yield normalizations
+        with in_place_of(layer, training_call):
+            yield normalizations
     finally:
-        del layer.call
         for normalization, momentum in zip(normalizations, kept, strict=True):
             normalization.momentum = momentum

@@ -2,6 +2,7 @@ import keras
 
 from keras_pde.attacks import PGD, Attack, Target
 from keras_pde.checks import check_images
+from keras_pde.data.examples import arrays
 
 
 class RobustValidation(keras.callbacks.Callback):
@@ -21,6 +22,8 @@ class RobustValidation(keras.callbacks.Callback):
             the last value.
         batch_size: images attacked at a time.
         name: of the logged number.
+        at, perturb, output: what is perturbed, as in the call of an attack; under `kp.RobustModel`
+            what that perturbs.
 
     Raises:
         ValueError: `attack` is not one or has no epsilon, `every` is less than 1, or the images or
@@ -36,7 +39,18 @@ class RobustValidation(keras.callbacks.Callback):
     >>> model.fit(x, y, epochs=20, callbacks=[robust, best])
     """
 
-    def __init__(self, x, y, attack=None, every=1, batch_size=128, name="val_robust_accuracy"):
+    def __init__(
+        self,
+        x,
+        y,
+        attack=None,
+        every=1,
+        batch_size=128,
+        name="val_robust_accuracy",
+        at=None,
+        perturb=None,
+        output=None,
+    ):
         super().__init__()
         attack = PGD("linf", epsilon=8 / 255, steps=10) if attack is None else attack
         if not isinstance(attack, Attack):
@@ -51,17 +65,22 @@ class RobustValidation(keras.callbacks.Callback):
             )
         if not isinstance(every, int) or every < 1:
             raise ValueError(f"Received every={every!r}; expected at least 1, an integer.")
-        check_images(x, attack.bounds, "x")
-        if len(x) != len(y):
-            raise ValueError(f"Received {len(y)} labels for {len(x)} images; expected as many.")
+        x = arrays(x)
+        if hasattr(x, "shape") and at is None:
+            check_images(x, attack.bounds, "x")
+        count = len(keras.tree.flatten(x)[0])
+        if count != len(y):
+            raise ValueError(f"Received {len(y)} labels for {count} images; expected as many.")
         self.x, self.y, self.attack = x, y, attack
         self.every, self.batch_size, self.name = every, batch_size, name
+        self.which = {"at": at, "perturb": perturb, "output": output}
         self.last = None
         self._target = None
 
     def __deepcopy__(self, memo):
         # Keras Tuner copies callbacks for each trial; compiled attacks belong to one model.
-        return RobustValidation(self.x, self.y, self.attack, self.every, self.batch_size, self.name)
+        settings = (self.attack, self.every, self.batch_size, self.name)
+        return RobustValidation(self.x, self.y, *settings, **self.which)
 
     def on_epoch_end(self, epoch, logs=None):
         last = epoch + 1 == self.params.get("epochs") or self.model.stop_training
@@ -85,5 +104,7 @@ class RobustValidation(keras.callbacks.Callback):
         """The model as the attack sees it; what is compiled for one epoch serves all."""
         model = getattr(self.model, "result", self.model)
         if self._target is None or self._target.model is not model:
-            self._target = Target(model, self.x)
+            trained = getattr(self.model, "perturbed", None)  # of a `RobustModel`
+            which = self.which if trained is None or any(self.which.values()) else trained.which
+            self._target = Target(model, self.x, **which)
         return self._target

@@ -1,6 +1,7 @@
 """Arrays from what users have: arrays, or a dataset that is read once."""
 
 import numpy as np
+from keras import tree
 
 _FIX = "a dataset of batches (images, labels), such as `dataset.batch(128)` gives"
 _KEYS = ("image", "label")  # of TensorFlow Datasets
@@ -12,26 +13,46 @@ def examples(x, y=None):
     A dataset is iterated over once, so that one which shuffles stands for one order.
 
     Args:
-        x: an array, or a dataset: any iterable of batches, each an array of examples, a tuple of
-            them and their labels (what follows is ignored), or a dict of "image" and "label".
-        y: labels, with an array.
+        x: an array, or a dict, list or tuple of arrays for a model of several inputs; or a dataset:
+            any iterable of batches, each an array of examples, a tuple of them (or of such a dict)
+            and their labels (what follows is ignored), or a dict of "image" and "label".
+        y: labels, with arrays.
 
     Raises:
         ValueError: the dataset is empty, not batched, or has other batches.
     """
     if y is not None or hasattr(x, "__array__"):
-        return np.asarray(x), None if y is None else np.asarray(y)
+        return arrays(x), None if y is None else np.asarray(y)
     batches = [_parts(batch) for batch in x]
     if not batches:
         raise ValueError(f"Received an empty dataset; expected {_FIX}.")
-    if any(images.ndim < 2 or (parts and parts[0].ndim == 0) for images, *parts in batches):
+    first = [tree.flatten(images)[0] for images, *_ in batches]
+    if any(a.ndim < 2 or (p[1:] and p[1].ndim == 0) for a, p in zip(first, batches, strict=True)):
         raise ValueError(f"Received a dataset of single examples; expected {_FIX}.")
     if len({len(parts) for parts in batches}) > 1:
         raise ValueError(
             f"Received a dataset whose batches do not all have labels; expected {_FIX}."
         )
-    images, *labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+    images, *labels = (
+        tree.map_structure(lambda *rows: np.concatenate(rows), *parts)
+        for parts in zip(*batches, strict=True)
+    )
     return images, labels[0] if labels else None
+
+
+def arrays(inputs):
+    """The inputs of a model as arrays, with as many examples in each.
+
+    Raises:
+        ValueError: they are not as many.
+    """
+    if isinstance(inputs, list) and not any(hasattr(entry, "shape") for entry in inputs):
+        return np.asarray(inputs)  # of numbers
+    inputs = tree.map_structure(np.asarray, inputs)
+    counts = {len(array) if array.ndim else 0 for array in tree.flatten(inputs)}
+    if len(counts) > 1:
+        raise ValueError(f"Received inputs of {sorted(counts)} examples; expected as many in each.")
+    return inputs
 
 
 def labelled(x, y=None):
@@ -54,4 +75,4 @@ def _parts(batch):
         batch = tuple(batch[key] for key in _KEYS)
     if not isinstance(batch, list | tuple):
         return (np.asarray(batch),)
-    return tuple(np.asarray(part) for part in batch[:2])
+    return tuple(arrays(part) for part in batch[:2])

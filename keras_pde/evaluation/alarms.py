@@ -2,6 +2,7 @@
 
 import itertools
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -17,14 +18,39 @@ _FEW = 8  # images on which the uncompiled model runs
 _UNDERFLOW = 87.0  # difference of logits at which exp leaves the normal numbers of float32
 
 
-def random_outputs(target, x, batch_size):
+def heard(target, inputs, x, y, context, threat, runs, batch_size) -> tuple[str, ...]:
+    """All alarms.
+
+    Args:
+        target: the `Target`.
+        inputs, y: what was evaluated.
+        x, context: its parts (`Target.parts`).
+        threat: norm and bounds.
+        runs: (attack, robust accuracy) of each attack at a radius.
+        batch_size: images at a time.
+    """
+    found = (
+        random_outputs(target, x, context, batch_size),
+        probabilities(target),
+        zero_gradients(target, x, y, context, batch_size),
+        lagging_statistics(target, inputs, y),
+        foreign_bounds(threat.bounds),
+        grows_with_epsilon(runs),
+        falls_with_fewer_steps(runs),
+        survives_everything(target, inputs, x, y, threat, batch_size),
+    )
+    return tuple(alarm for alarm in found if alarm)
+
+
+def random_outputs(target, x, context, batch_size):
     """The same images give different logits, compiled or called directly.
 
     On JAX a compiled model that is not trained repeats its noise, and only the call shows it.
     """
-    few = x[:_FEW]
-    pairs = [[target.outputs(x[:_PROBE], batch_size) for _ in range(2)]]
-    pairs.append([ops.convert_to_numpy(target.model(few, training=False)) for _ in range(2)])
+    probe, few = ([a[:count] for a in (x, *context)] for count in (_PROBE, _FEW))
+    pairs = [[target.outputs(probe[0], probe[1:], batch_size) for _ in range(2)]]
+    few = [ops.convert_to_tensor(a) for a in few]
+    pairs.append([ops.convert_to_numpy(target.logits(few[0], few[1:])) for _ in range(2)])
     if any(np.max(np.abs(a - b)) > 1e-4 * (1 + np.max(np.abs(a))) for a, b in pairs):
         return (
             "the model's outputs are random: gradient attacks need the mean over the noise, and "
@@ -44,13 +70,13 @@ def probabilities(target):
         )
 
 
-def zero_gradients(target, x, y, batch_size):
+def zero_gradients(target, x, y, context, batch_size):
     """The cross-entropy has no gradient at a good part of the images, or one that is not finite.
 
     Where the probabilities of all other classes underflow, what is computed is rounding noise.
     """
-    x, y = x[:_PROBE], y[:_PROBE]
-    gradients = target.gradients(x, y, losses.cross_entropy, batch_size)
+    x, y, *context = (a[:_PROBE] for a in (x, y, *context))
+    gradients = target.gradients(x, y, losses.cross_entropy, context, batch_size)
     gradients = gradients.reshape(len(x), -1)
     broken = 100 * float(np.mean(~np.isfinite(gradients).all(axis=1)))
     if broken > 0:
@@ -58,7 +84,7 @@ def zero_gradients(target, x, y, batch_size):
             f"the input gradient of the cross-entropy is NaN or infinite at {broken:.0f} % of the "
             "images (a root, logarithm or quotient at 0?): gradient attacks fail there"
         )
-    outputs = target.outputs(x, batch_size)
+    outputs = target.outputs(x, context, batch_size)
     rows = np.arange(len(x))
     label = outputs[rows, y].copy()
     outputs[rows, y] = -np.inf
@@ -71,9 +97,9 @@ def zero_gradients(target, x, y, batch_size):
         )
 
 
-def lagging_statistics(target, x, y):
+def lagging_statistics(target, inputs, y):
     """The moving statistics of BatchNormalization are not those of the network that was trained."""
-    found = lagging.outputs(target.model, x)
+    found = lagging.outputs(target.perturbed, inputs)
     if found is None:
         return None
     logits = (target.as_logits(ops.convert_to_tensor(z)) for z in found)
@@ -135,15 +161,15 @@ def _at_a_radius(runs):
     ]
 
 
-def survives_everything(target, x, y, norm, bounds, batch_size):
+def survives_everything(target, inputs, x, y, threat, batch_size):
     """Accuracy is left at a radius that reaches every image."""
-    low, high = limits(bounds or (x.min(), x.max()))
-    radius = geometry.get(norm).diameter(high - low, x.shape[1:])
-    x, y = x[:_PROBE], y[:_PROBE]
+    low, high = limits(threat.bounds or (x.min(), x.max()))
+    radius = geometry.get(threat.norm).diameter(high - low, x.shape[1:])
+    inputs, y = keras.tree.map_structure(lambda array: array[:_PROBE], (inputs, y))
     if radius == 0:  # no bounds, and one image
         return None
-    attack = PGD(norm, radius, steps=20, step_size=radius / 10, bounds=bounds)
-    left = attack(target, x, y, batch_size=batch_size).robust_accuracy
+    attack = PGD(threat.norm, radius, steps=20, step_size=radius / 10, bounds=threat.bounds)
+    left = attack(target, inputs, y, batch_size=batch_size).robust_accuracy
     if left > 0.1:
         return (
             f"PGD leaves {100 * left:.0f} % accuracy at epsilon {radius:g}, where every image "

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 
 from keras_pde import environment
 from keras_pde.attacks import FGSM, PGD, Attack, MinimalDistance, Target
+from keras_pde.attacks.perturbed import Perturbed
 from keras_pde.checks import check_count, check_images, class_labels
 from keras_pde.data.examples import labelled
 from keras_pde.evaluation import alarms
@@ -40,6 +41,9 @@ def evaluate(
     batch_size: int = 128,
     seed: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
+    at: str | None = None,
+    perturb: str | int | None = None,
+    output: str | int | None = None,
 ) -> Report:
     """Measures how robust a model is, and how far to trust the measurement.
 
@@ -61,6 +65,10 @@ def evaluate(
         batch_size: images at a time; no influence on the result (but for rounding).
         seed: of the default attacks.
         progress: function of (text, finished, total), called now and then.
+        at: name of a layer whose output is perturbed in place of an input, such as the embedding of
+            a text; `bounds` are then of that, mostly `None`.
+        perturb: which input is perturbed, of several: its key, name or number.
+        output: which output has the logits, of several: likewise.
 
     Returns:
         A `Report`.
@@ -76,49 +84,33 @@ def evaluate(
     threat = Threat(norm, bounds=bounds)
     norm, bounds = threat.norm, threat.bounds
     epsilons = _radii(threat, epsilons)
-    x, y = labelled(x, y)
+    inputs, y = labelled(x, y)
+    which = {"at": at, "perturb": perturb, "output": output}
+    if not isinstance(model, Target) and at is None:  # before the model sees them
+        check_images(Perturbed(model, **which).chosen(inputs), bounds, "x")
+    target = Target.of(model, inputs, **which)
+    x, context = target.parts(inputs, check_count(batch_size, "batch_size"))
     check_images(x, bounds, "x")
-    x = x.astype(keras.config.floatx())
-    target = Target.of(model, x)
-    batch_size = min(check_count(batch_size, "batch_size"), len(x))
+    batch_size = min(batch_size, len(x))
     y = class_labels(y, target.num_classes, len(x))
     if attacks is None:
         attacks = default_attacks(norm, bounds, seed)
     attacks = [attacks] if isinstance(attacks, Attack) else list(attacks)
     _check_attacks(attacks, norm, bounds, epsilons)
 
-    distance = np.where(target.predict(x, batch_size) == y, np.inf, 0.0)
+    distance = np.where(target.predict(x, context, batch_size) == y, np.inf, 0.0)
     closest = x.copy()
     runs, tried = [], []
     for epsilon, attack in _plan(attacks, epsilons):
         shown = attack.label if epsilon is None else f"{attack.label} at {epsilon:g}"
         tick = None if progress is None else lambda n, of, shown=shown: progress(shown, n, of)
-        result = attack(target, x, y, batch_size=batch_size, progress=tick)
+        result = attack(target, inputs, y, batch_size=batch_size, progress=tick)
         nearer = result.success & (result.distance < distance)
         distance[nearer] = result.distance[nearer]
         closest[nearer] = result.adversarial[nearer]
         tried.append((attack, result.robust_accuracy))
-        runs.append(
-            AttackRun(
-                attack.label,
-                {"class": type(attack).__name__, **attack.get_config()},
-                epsilon,
-                result.robust_accuracy,
-                result.forward_passes,
-                result.backward_passes,
-                result.seconds,
-            )
-        )
-    found = [
-        alarms.random_outputs(target, x, batch_size),
-        alarms.probabilities(target),
-        alarms.zero_gradients(target, x, y, batch_size),
-        alarms.lagging_statistics(target, x, y),
-        alarms.foreign_bounds(bounds),
-        alarms.grows_with_epsilon(tried),
-        alarms.falls_with_fewer_steps(tried),
-        alarms.survives_everything(target, x, y, norm, bounds, batch_size),
-    ]
+        runs.append(_run(attack, epsilon, result))
+    heard = alarms.heard(target, inputs, x, y, context, threat, tried, batch_size)
     return Report(
         name=name or target.model.name,
         norm=norm,
@@ -126,11 +118,27 @@ def evaluate(
         epsilons=epsilons,
         distance=distance,
         runs=tuple(runs),
-        alarms=tuple(alarm for alarm in found if alarm),
-        digest=hashlib.sha256(x.tobytes() + y.tobytes()).hexdigest(),
+        alarms=heard,
+        digest=_digest(x, *context, y),
         environment=environment.describe(),
         adversarials={"x": x, "y": y, "adversarial": closest},
     )
+
+
+def _run(attack, epsilon, result):
+    return AttackRun(
+        attack.label,
+        {"class": type(attack).__name__, **attack.get_config()},
+        epsilon,
+        result.robust_accuracy,
+        result.forward_passes,
+        result.backward_passes,
+        result.seconds,
+    )
+
+
+def _digest(*arrays):
+    return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
 
 
 def _plan(attacks, epsilons):

@@ -93,8 +93,9 @@ class Hook:
         """The batches, once the first of a training is seen to be in range: before compilation."""
         self._looks = False
         first = list(itertools.islice(iterator, 1))
-        for batch in first:
-            x = keras.utils.unpack_x_y_sample_weight(batch)[0]
+        perturbed = self.objective_loss.perturbed
+        for batch in first if perturbed.at is None else ():
+            x = perturbed.chosen(keras.utils.unpack_x_y_sample_weight(batch)[0])
             shards = [s.data for s in x.addressable_shards] if hasattr(x, "sharding") else [x]
             for shard in shards:
                 check_images(

@@ -23,46 +23,48 @@ FIX = (
 )
 
 
-def outputs(model, x):
+def outputs(perturbed, x):
     """Outputs in inference mode: with the moving statistics, and with those of these images.
 
     Args:
-        model: built Keras model.
-        x: array of at least `LEAST` images, of which `MOST` are used.
+        perturbed: the `Perturbed` of a built Keras model.
+        x: inputs, arrays of at least `LEAST` examples, of which `MOST` are used.
 
     Returns:
         A pair of arrays; `None` if nothing moves in the model, there are too few images, or the
         model cannot be called in training mode with them alone.
     """
-    if len(x) < LEAST or not moving_statistics(_keras.layers_of(model)):
+    model = perturbed.model
+    if len(keras.tree.flatten(x)[0]) < LEAST or not moving_statistics(_keras.layers_of(model)):
         return None
     variables = (model.trainable_variables, model.non_trainable_variables)
     values = ([v.value for v in some] for some in variables)
-    images = ops.cast(x[:MOST], keras.config.floatx())
+    inputs = keras.tree.map_structure(lambda array: ops.convert_to_tensor(array[:MOST]), x)
 
     def no_loss(y, outputs):
         return ops.zeros(ops.shape(outputs)[:1])
 
-    step = Step(model, no_loss, *values, images, images, None, 0, 0)
     try:
-        return tuple(map(ops.convert_to_numpy, step.both_statistics(images)))
+        step = Step(perturbed, no_loss, *values, inputs, keras.tree.flatten(inputs)[0], None, 0, 0)
+        return tuple(map(ops.convert_to_numpy, step.both_statistics(step.x)))
     except Exception:  # of a model of the user's own
         return None
 
 
-def warn(model, example_loss, x, y=None):
+def warn(perturbed, example_loss, x, y=None):
     """Warns if the loss with moving statistics is far above the loss with those of a batch.
 
     Args:
-        model: the network that was trained.
+        perturbed: the `Perturbed` of the network that was trained.
         example_loss: `(y, outputs) -> (batch,)` losses.
         x, y: what `fit` got: arrays, or a dataset, of which the first batch is taken.
     """
     text = None
     with contextlib.suppress(Exception):  # the training is over, and must not be lost for this
-        if not hasattr(x, "shape") and iter(x) is not x:  # what is read already is left alone
+        single = hasattr(x, "shape") or isinstance(x, dict | list | tuple)
+        if not single and iter(x) is not x:  # what is read already is left alone
             x, y = next(iter(x))[:2]
-        found = outputs(model, np.asarray(x[:MOST]))
+        found = outputs(perturbed, keras.tree.map_structure(lambda a: np.asarray(a[:MOST]), x))
         if found is not None:
             few = np.asarray(y[: len(found[0])])
             text = verdict(*(float(ops.mean(example_loss(few, z))) for z in found))

@@ -11,7 +11,7 @@ class ObjectiveLoss:
     """The total loss of a batch by an objective: what the steps of both backends differentiate.
 
     Args:
-        model: the network.
+        perturbed: the `Perturbed` of the network.
         objective: an `Objective`.
         seed: integer; noise is a function of (seed, training step, example).
 
@@ -21,24 +21,25 @@ class ObjectiveLoss:
         example_loss: `(y, outputs) -> (batch,)`, the compiled loss; set by `compile`.
     """
 
-    def __init__(self, model, objective, seed):
-        self.model, self.objective, self.seed = model, objective, seed
+    def __init__(self, perturbed, objective, seed):
+        self.perturbed, self.objective, self.seed = perturbed, objective, seed
         self.trackers = [keras.metrics.Mean(name=name) for name in objective.names]
         self.outside = keras.metrics.Mean(name="images_outside_bounds")
         self.example_loss = None
 
     def step(self, trainable, non_trainable, x, y, sample_weight, iteration) -> Step:
         """The batch, with the values of the network's variables."""
-        x, y = _tensor(x, "x"), _tensor(y, "y")
-        if not keras.backend.is_float_dtype(x.dtype):
-            x = ops.cast(x, keras.config.floatx())
+        check_single(y, "y")
+        if self.perturbed.is_plain:
+            check_single(x, "x")
+        x = keras.tree.map_structure(ops.convert_to_tensor, x)
         return Step(
-            self.model,
+            self.perturbed,
             self.example_loss,
             trainable,
             non_trainable,
             x,
-            y,
+            ops.convert_to_tensor(y),
             sample_weight,
             self.seed,
             iteration,
@@ -100,13 +101,9 @@ def check_single(value, what):
         received = "None" if value is None else f"a {type(value).__name__}"
         raise ValueError(
             f"Received {what} as {received}; `RobustModel` needs one tensor, since perturbations "
-            "and input gradients are about one input and one output."
+            "and input gradients are about one input and one output; of several inputs, name one "
+            "by perturb=..."
         )
-
-
-def _tensor(value, what):
-    check_single(value, what)
-    return ops.convert_to_tensor(value)
 
 
 def per_example(loss):

@@ -1,10 +1,12 @@
 import contextlib
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_pde import replicas
 from keras_pde.attacks import differentiable
+from keras_pde.attacks.perturbed import Perturbed
 from keras_pde.checks import check_images, check_number, check_seed, class_labels, optional
 from keras_pde.objectives.objective import compose
 from keras_pde.training import averaging, heads, lagging, second_derivatives, supported
@@ -39,7 +41,7 @@ class RobustModel(Hook, keras.Model):
     Compiled metrics see the predictions of the pass that trains, so they are robust accuracies of a
     kind when the data term is adversarial.
 
-    Works with Functional, Sequential and subclassed models of one input and one output, any Keras
+    Works with Functional, Sequential and subclassed models of one output, any Keras
     loss, class and sample weights, mixed precision, `steps_per_execution`, and on TensorFlow under
     `tf.distribute.MirroredStrategy`. Activity and weight regularisers count as usual.
 
@@ -55,6 +57,9 @@ class RobustModel(Hook, keras.Model):
             `fit` trains `.model` as before. The decay grows to its value as (1 + t) / (10 + t).
             Weights files of the wrapper then hold both networks, and `.averaged.save_weights`
             writes one for the plain model.
+        at: name of a layer whose output is perturbed and penalised in place of the input, such as a
+            text's embedding. The objective's `bounds` are then those of that output, mostly `None`.
+        perturb: which input is perturbed and penalised, of several: its key, name or number.
 
     Raises:
         ValueError: not a Keras model, an unknown objective; in `compile`, a loss that does not fit
@@ -67,20 +72,37 @@ class RobustModel(Hook, keras.Model):
     >>> robust.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     >>> robust.fit(x_train, y_train, epochs=5)
     >>> robust.model.save("robust.keras")
+
+    The output of an embedding (Miyato, Dai and Goodfellow, 2017, arXiv 1605.07725):
+
+    >>> objective = kp.objectives.Adversarial("l2", epsilon=0.1, bounds=None)
+    >>> robust = kp.RobustModel(text_model, objective, at="embedding")
     """
 
-    def __init__(self, model, objective, seed=0, average=None, name=None, **kwargs):
+    def __init__(
+        self,
+        model,
+        objective,
+        seed=0,
+        average=None,
+        at=None,
+        perturb=None,
+        name=None,
+        **kwargs,
+    ):
         if not isinstance(model, keras.Model):
             raise ValueError(
                 f"Received model of type {type(model).__name__}; expected a `keras.Model`."
             )
-        for what in ("inputs", "outputs"):
+        for what in ("inputs", "outputs") if at is None and perturb is None else ("outputs",):
             count = len(getattr(model, what, None) or [None])
             if count != 1:
                 raise ValueError(
                     f"Received a model with {count} {what}; expected one input and one output, "
-                    "which perturbations and input gradients are about."
+                    "which perturbations and input gradients are about; of several inputs, name "
+                    "one by perturb=..."
                 )
+        perturbed = Perturbed(model, at, perturb)
         average = optional(check_number, average, "average", above=0, below=1)
         seed = check_seed(seed)
         kwargs.setdefault("dtype", model.dtype_policy)
@@ -91,7 +113,8 @@ class RobustModel(Hook, keras.Model):
         self.seed = seed
         self.average = average
         self.averaged = None if average is None else averaging.twin(model)
-        self.objective_loss = ObjectiveLoss(model, self.objective, seed)
+        self.at, self.perturb = perturbed.at, perturb
+        self.objective_loss = ObjectiveLoss(perturbed, self.objective, seed)
         # Keras finds metrics in attributes.
         self.term_trackers = [*self.objective_loss.trackers, self.objective_loss.outside]
         self._evaluating = self._looked = False
@@ -102,6 +125,11 @@ class RobustModel(Hook, keras.Model):
     def result(self):
         """The model to keep: the averaged one if there is one, else the trained one."""
         return self.averaged or self.model
+
+    @property
+    def perturbed(self) -> Perturbed:
+        """What is perturbed of the model to keep, as attacks take it."""
+        return self.objective_loss.perturbed.of(self.result)
 
     def call(self, inputs, training=None):
         return (self.model if training else self.result)(inputs, training=training)
@@ -143,6 +171,8 @@ class RobustModel(Hook, keras.Model):
             "objective": serialize(self.objective),
             "seed": self.seed,
             "average": self.average,
+            "at": self.at,
+            "perturb": self.perturb,
         }
 
     @classmethod
@@ -173,7 +203,7 @@ class RobustModel(Hook, keras.Model):
         self._check_differentiable(x)
         history = super().fit(x, y, *args, **kwargs)
         if replicas.count() == 1:
-            lagging.warn(self.result, self.objective_loss.example_loss, x, y)
+            lagging.warn(self.perturbed, self.objective_loss.example_loss, x, y)
         return history
 
     def train_on_batch(self, x, y=None, *args, **kwargs):
@@ -219,11 +249,15 @@ class RobustModel(Hook, keras.Model):
                 )
 
     def _check_data(self, x, y):
-        if x is not None:
+        perturbed = self.objective_loss.perturbed
+        if perturbed.is_plain and x is not None:
             check_single(x, "x")
-        if not hasattr(x, "__array__"):
+        arrays = keras.tree.flatten(x)
+        if not all(hasattr(array, "__array__") for array in arrays):
             return  # generators and datasets are consumed by looking at them
-        check_images(ops.convert_to_numpy(x), self.objective.image_range, "x")
+        if perturbed.at is None:
+            images = ops.convert_to_numpy(perturbed.chosen(x))
+            check_images(images, self.objective.image_range, "x")
         check_single(y, "y")
         outputs = getattr(self.model, "output_shape", None)
         loss = heads.loss_name(self.loss).lower().replace("_", "")
@@ -236,22 +270,29 @@ class RobustModel(Hook, keras.Model):
                 "keras.losses.CategoricalCrossentropy for one-hot labels."
             )
         if one_label and getattr(self.loss, "ignore_class", None) is None:
-            class_labels(y, outputs[-1], len(x))
+            class_labels(y, outputs[-1], len(arrays[0]))
 
     def _check_differentiable(self, x):
         """Refuses, once, a model without an input gradient, for an objective that needs it."""
         if not (self.objective.data.perturbs or self.objective.penalties) or self._looked:
             return
-        images = differentiable.few(x, self.objective.image_range)
-        if images is None:
+        inputs = differentiable.few(x, self.objective.image_range)
+        if inputs is None:
             return
         if not self.built:
-            self(images, training=False)  # creates the weights, as the first step would
+            self(inputs, training=False)  # creates the weights, as the first step would
+        perturbed = self.objective_loss.perturbed
+        tensors = keras.tree.map_structure(ops.convert_to_tensor, inputs)
+        images = ops.convert_to_numpy(perturbed.start(tensors, training=False))
+        images = images.astype(keras.config.floatx())
+        if not np.isfinite(images).all():
+            return  # others say what is wrong
         self._looked = True
-        slope = differentiable.slope_of(self.model)
-        differentiable.check(self.model, slope, images, may_saturate=True)
+        slope = differentiable.slope_of(perturbed)
+        context = () if perturbed.is_plain else (inputs,)
+        differentiable.check(perturbed, slope, images, context, may_saturate=True)
         if any(penalty.differentiates_twice for penalty in self.objective.penalties):
-            second_derivatives.check(self.model, images)
+            second_derivatives.check(perturbed, images, *context)
 
     def _check_distribution(self):
         if _BACKEND != "tensorflow" or self.distribute_strategy.num_replicas_in_sync == 1:

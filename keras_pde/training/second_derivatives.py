@@ -25,20 +25,22 @@ _ZERO = {  # whose derivative TensorFlow takes for zero
 }
 
 
-def check(model, images):
+def check(perturbed, images, inputs=None):
     """Refuses a model with layers of the user's own by which a penalty would be trained wrongly.
 
     Args:
-        model: built Keras model.
-        images: a few examples, as an array.
+        perturbed: the `Perturbed` of a built Keras model.
+        images: a few examples of what is perturbed, as an array.
+        inputs: of the model, if they are not that.
 
     Raises:
         ValueError: TensorFlow knows no second derivative, or one that is not the gradient's.
     """
-    strange = [layer for layer in _keras.layers_of(model) if not _is_known(layer)]
+    strange = [layer for layer in _keras.layers_of(perturbed.model) if not _is_known(layer)]
     if keras.backend.backend() != "tensorflow" or not strange:
         return
-    wrong = _missing(model, images) or _not_as_by_differences(model, images)
+    arguments = (perturbed, images, inputs)
+    wrong = _missing(*arguments) or _not_as_by_differences(*arguments)
     if wrong:
         names = ", ".join(f"{layer.name!r} ({type(layer).__name__})" for layer in strange)
         raise ValueError(
@@ -60,14 +62,14 @@ def _is_known(layer):
     return homes <= {"keras", "keras_pde"} and not isinstance(layer, keras.layers.Lambda)
 
 
-def _missing(model, images):
+def _missing(perturbed, images, inputs):
     """What TensorFlow has no second derivative of, if there is such a thing."""
     import tensorflow as tf
 
     from keras_pde.tensorflow_twice import SCOPE
 
-    slope = _slope(model, images, "float32")
-    variables = [tf.convert_to_tensor(v) for v in model.trainable_variables]
+    slope = _slope(perturbed, images, inputs, "float32")
+    variables = [tf.convert_to_tensor(v) for v in perturbed.model.trainable_variables]
 
     @tf.function(autograph=False)
     def twice(values):
@@ -86,14 +88,15 @@ def _missing(model, images):
     return f"takes the derivative of {', '.join(sorted(zero))} for zero" if zero else None
 
 
-def _not_as_by_differences(model, images):
+def _not_as_by_differences(perturbed, images, inputs):
     """How far finite differences say without doubt that it is off, if it is."""
     rng = np.random.default_rng(2018)
+    model = perturbed.model
     values = [keras.ops.convert_to_numpy(v).astype("float64") for v in model.trainable_variables]
     found = []
     try:
         with _in_double(model):
-            slope = _slope(model, images.astype("float64"), "float64")
+            slope = _slope(perturbed, images.astype("float64"), inputs, "float64")
             gradient = value_and_grad(slope, values)[1]
             for _ in range(_DIRECTIONS):
                 v = [rng.normal(size=value.shape) for value in values]
@@ -131,10 +134,11 @@ def _in_double(model):
         keras.config.set_floatx(floatx)
 
 
-def _slope(model, images, dtype):
+def _slope(perturbed, images, inputs, dtype):
     """A function of the trainable variables' values: an input gradient along a direction."""
     rng = np.random.default_rng(2018)
     direction = rng.normal(size=images.shape).astype(dtype)
+    model = perturbed.model
 
     def slope(values):
         state = [v for v in model.non_trainable_variables if v.dtype.startswith("float")]
@@ -145,7 +149,7 @@ def _slope(model, images, dtype):
             with keras.StatelessScope() as scope:
                 for pair in pairs:
                     scope.add_update(pair)  # as it is; what the constructor gets it casts
-                outputs = _outputs(model, x)
+                outputs = _outputs(perturbed, x, inputs)
             mix = np.random.default_rng(1999).normal(size=outputs.shape)
             return keras.ops.sum(keras.ops.sin(outputs) * keras.ops.cast(mix, outputs.dtype))
 
@@ -155,10 +159,10 @@ def _slope(model, images, dtype):
     return slope
 
 
-def _outputs(model, x):
+def _outputs(perturbed, x, inputs):
     """In inference mode; of a graph the layers one by one, since as a whole it casts its inputs."""
-    if _keras.graph_of(model) is None:
-        return model(x, training=False)
+    if _keras.graph_of(perturbed.model) is None or not perturbed.is_plain:
+        return perturbed.call(x, inputs, training=False)
 
     def replaced(operation):
         a_layer = isinstance(operation, keras.layers.Layer)
@@ -166,4 +170,4 @@ def _outputs(model, x):
             return functools.partial(operation, training=False)
         return None
 
-    return graph.run(model, x, replaced)
+    return graph.run(perturbed.model, x, replaced)

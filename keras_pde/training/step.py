@@ -8,6 +8,7 @@ updates BatchNormalization is a choice (the main one), and the same code runs on
 from dataclasses import dataclass, replace
 from typing import Any
 
+import keras
 from keras import ops
 
 from keras_pde import _keras, noise, replicas
@@ -45,45 +46,67 @@ class Step:
     """The batch, the values of the variables, and the passes over them.
 
     Args:
-        model: built Keras model.
+        perturbed: the `Perturbed` of a built Keras model.
         example_loss: `(y, outputs) -> (batch,)` losses; weights of positions are a third argument,
             with which they are weighted means.
         trainable: values of the model's trainable variables.
         non_trainable: values of its non-trainable variables.
-        x, y, sample_weight: the batch; `sample_weight` may be `None`.
+        inputs, y, sample_weight: the batch; `sample_weight` may be `None`.
         seed: Python integer.
         iteration: integer scalar tensor; noise is a function of (seed, iteration, example).
         crafting: statistics of BatchNormalization for crafting, `"inference"` or `"batch"`.
+
+    Attributes:
+        x: what is perturbed, "images" in what follows: the inputs, or what `perturbed` says.
     """
 
     def __init__(
         self,
-        model,
+        perturbed,
         example_loss,
         trainable,
         non_trainable,
-        x,
+        inputs,
         y,
         sample_weight,
         seed,
         iteration,
         crafting="inference",
     ):
-        self.model = model
+        self.perturbed, self.model = perturbed, perturbed.model
         self.example_loss = example_loss
         self.trainable = list(trainable)
         self.non_trainable = list(non_trainable)
-        self.x, self.y = x, y
-        self.weight = None if sample_weight is None else ops.cast(sample_weight, x.dtype)
+        self.inputs, self.y = inputs, y
+        self.x = self._start()
+        self.weight = None if sample_weight is None else ops.cast(sample_weight, self.x.dtype)
         # Weights of positions are part of each example's loss, and so of its gradient.
         self._of_positions = self.weight is not None and any(s != 1 for s in self.weight.shape[1:])
         self.seed, self.iteration = seed, ops.cast(iteration, "int32")
         self.main: Pass | None = None
-        self.perturbed = False
+        self._perturbs = False
         self._clean = None
         self._statistics = None
         # The state that crafting sees; with batch statistics, once its first pass has found them.
         self._crafting_state = self.non_trainable if crafting == "inference" else None
+
+    def _start(self):
+        if self.perturbed.at is None:
+            x = self.perturbed.chosen(self.inputs)
+        else:
+            x = _keras.stateless_call(
+                self.model,
+                self.trainable,
+                self.non_trainable,
+                self.inputs,
+                call=self.perturbed.start,
+                **self._mode(training=False),
+            )[0]
+        x = x if keras.backend.is_float_dtype(x.dtype) else ops.cast(x, keras.config.floatx())
+        return ops.stop_gradient(x)
+
+    def _mode(self, training):
+        return {"training": training} if _keras.takes_training(self.model) else {}
 
     # Passes
 
@@ -102,11 +125,23 @@ class Step:
         """
         trainable = [ops.stop_gradient(v) for v in self.trainable] if frozen else self.trainable
         state = self.non_trainable if non_trainable is None else non_trainable
-        y = self.y if index is None else ops.take(self.y, index, axis=0)
-        mode = {"training": training} if _keras.takes_training(self.model) else {}
+        y, inputs, around = self.y, self.inputs, self.x
+        if index is not None:
+            y, inputs, around = keras.tree.map_structure(
+                lambda t: ops.take(t, index, axis=0), (y, inputs, around)
+            )
 
         def forward(images):
-            outputs, *rest = _keras.stateless_call(self.model, trainable, state, images, **mode)
+            outputs, *rest = _keras.stateless_call(
+                self.model,
+                trainable,
+                state,
+                images,
+                inputs,
+                around,
+                call=self.perturbed.call,
+                **self._mode(training),
+            )
             losses = self.example_loss(y, outputs, *self._position_weights(index))
             return ops.sum(losses), (losses, outputs, *rest)
 
@@ -157,7 +192,7 @@ class Step:
             gradient: whether a penalty shares this pass's gradient.
             statistics: whether a penalty needs this pass's batch statistics.
         """
-        self.perturbed = perturbed
+        self._perturbs = perturbed
         if not statistics:
             self.main = self.run(x, training=True, gradient=gradient)
             return
@@ -219,7 +254,7 @@ class Step:
 
     def is_main(self, at) -> bool:
         """Whether the main pass ran on these images."""
-        return at == "perturbed" or not self.perturbed
+        return at == "perturbed" or not self._perturbs
 
     def main_is_deterministic(self) -> bool:
         """Whether training mode differs from inference mode by batch statistics only."""

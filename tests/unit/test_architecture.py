@@ -37,7 +37,7 @@ STEPS = [
     {"data", "integrators", "threat"},
     {"geometry", "autodiff", "compiled", "cost"},
     {"noise", "checks", "environment", "figures", "graph", "records", "replicas"},
-    {"registry", "_keras", "files", "tensorflow_twice", "text"},
+    {"registry", "_keras", "calls", "files", "tensorflow_twice", "text"},
 ]
 RANK = {name: rank for rank, step in enumerate(STEPS) for name in step}
 

@@ -344,7 +344,7 @@ def test_clean_images_at_the_boundary_still_have_to_move():
     target = Target(linear(kernel), x)
     goal = Goal(1 - y)  # labels that make every clean image look fooled
     attack = Moody("l2", 0.5, steps=3, random_start=False, bounds=None)
-    task = Task(target, goal, x, target.outputs(x), np.arange(len(x)), 64, True, None)
+    task = Task(target, goal, x, [], target.outputs(x), np.arange(len(x)), 64, True, None)
     (search,) = attack.searches()
     images = search(task).images
     assert np.all(length(images - x, "l2") > 0)

@@ -9,6 +9,7 @@ from robust_model_cases import CLASSES, SHAPE, Subclassed, X, Y, cross_entropy, 
 import keras_pde as kp
 from keras_pde import geometry
 from keras_pde.attacks import FGSM
+from keras_pde.attacks.perturbed import Perturbed
 from keras_pde.autodiff import value_and_grad
 from keras_pde.objectives import Adversarial, MaxGradientPenalty, Plain, Tulip
 from keras_pde.training.lagging import outputs
@@ -44,7 +45,7 @@ def continuous():
 def step_of(model, data, seed=0):
     values = ([v.value for v in v_list] for v_list in _variables(model))
     x, y = ops.convert_to_tensor(X), ops.convert_to_tensor(Y)
-    return Step(model, LOSS, *values, x, y, None, seed, 0, data.statistics)
+    return Step(Perturbed(model), LOSS, *values, x, y, None, seed, 0, data.statistics)
 
 
 def _variables(model):
@@ -182,7 +183,7 @@ def test_statistics_that_lag_are_told_after_fit_and_in_a_report(kind):
         robust = trained(scaled(0.999), data)
     found = kp.evaluate(robust.model, x, y, epsilons=0.1, attacks=FGSM("linf"))
     (alarm,) = (alarm for alarm in found.alarms if "lag behind" in alarm)
-    moving, batch = outputs(robust.model, x)
+    moving, batch = outputs(robust.perturbed, x)
     loss = [float(ops.mean(LOSS(y, z))) for z in (batch, moving)]
     assert f"{loss[0]:.2f} with their own statistics and {loss[1]:.2f} with the moving" in alarm
     # By hand: with momentum 0 a pass in training mode leaves the batch's.
@@ -198,5 +199,5 @@ def test_statistics_that_do_not_lag_are_not_told():
         robust = trained(model, (x, y), callbacks=callbacks)
         report = kp.evaluate(robust.model, x, y, epsilons=0.1, attacks=FGSM("linf"))
         assert not any("lag behind" in alarm for alarm in report.alarms)
-    assert outputs(scaled(0.9), x[:31]) is None  # too few to say
+    assert outputs(Perturbed(scaled(0.9)), x[:31]) is None  # too few to say
     trained(scaled(0.999), (x[:31], y[:31]))

@@ -7,6 +7,7 @@ from keras import layers, ops
 from robust_model_cases import EAGER, cross_entropy
 
 import keras_pde as kp
+from keras_pde.attacks.perturbed import Perturbed
 from keras_pde.autodiff import value_and_grad
 from keras_pde.objectives import Adversarial, GradientPenalty, MaxGradientPenalty
 from keras_pde.training.objective_loss import per_example
@@ -45,7 +46,7 @@ def test_crafting_spends_nothing_on_positions_that_do_not_count():
     model = network()
     values = ([v.value for v in model.trainable_variables], [])
     loss = per_example(cross_entropy())
-    step = Step(model, loss, *values, ops.convert_to_tensor(X), Y, WEIGHT, 0, 0)
+    step = Step(Perturbed(model), loss, *values, ops.convert_to_tensor(X), Y, WEIGHT, 0, 0)
     images = ops.convert_to_numpy(Adversarial("l2", 0.1).images(step))
     slopes = gradients(model)
     np.testing.assert_allclose(images, X + 0.1 * slopes / norms(slopes)[:, None, None], atol=1e-6)
