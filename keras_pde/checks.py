@@ -130,7 +130,8 @@ def class_labels(labels, num_classes, num_examples=None):
         if not one_hot:
             raise ValueError(
                 f"Received labels of shape {received.shape} that are not one-hot; expected a "
-                "single 1 in each row. For soft labels pass `labels.argmax(axis=1)`."
+                "single 1 in each row. For soft labels pass `labels.argmax(axis=1)`; attacks and "
+                "evaluate take several labels an example with success='any label flips'."
             )
         received = rows.argmax(axis=1)
     elif received.ndim == 2 and received.shape[1] == 1:

@@ -13,6 +13,7 @@ from keras import ops
 from keras_pde import geometry
 from keras_pde.attacks.ascent import feasible
 from keras_pde.attacks.perturbed import Perturbed
+from keras_pde.attacks.success import MISCLASSIFIED, Success, predicted
 from keras_pde.attacks.target import Target, host, in_batches
 from keras_pde.checks import check_count, check_images, class_labels
 from keras_pde.registry import Component
@@ -52,17 +53,22 @@ class Goal:
     """What counts as success, and the class that is pursued on the way.
 
     Attributes:
-        labels: true classes `(batch,)`.
+        labels: true classes `(batch,)`, or others that fit the rule.
         targets: classes that the loss goes for, or `None` to go just away from the true ones.
         targeted: whether only a target counts as success, not any wrong class.
+        rule: which outputs are wrong, and the losses that say how far they are from it.
     """
 
     labels: np.ndarray
     targets: np.ndarray | None = None
     targeted: bool = False
+    rule: Success = MISCLASSIFIED
 
-    def reached(self, predicted):
-        return predicted == self.targets if self.targeted else predicted != self.labels
+    def reached(self, outputs):
+        """bool `(batch,)`, of outputs as tensors or arrays."""
+        if self.targeted:
+            return predicted(outputs) == self.targets
+        return self.rule.wrong(outputs, self.labels)
 
     def take(self, index) -> "Goal":
         targets = None if self.targets is None else self.targets[index]
@@ -192,6 +198,7 @@ class Attack(Component):
         at=None,
         perturb=None,
         output=None,
+        success=None,
     ) -> AttackResult:
         """Attacks a model.
 
@@ -210,6 +217,7 @@ class Attack(Component):
                 embedding; the attack's `bounds` are then of that, mostly `None`.
             perturb: which input is perturbed, of several: its key, name or number.
             output: which output has the logits, of several.
+            success: when an attack has succeeded, as in `keras_pde.evaluate`.
 
         Raises:
             ValueError: the attack has no radius, or unfit images, labels or model: says what was
@@ -225,20 +233,25 @@ class Attack(Component):
         which = {"at": at, "perturb": perturb, "output": output}
         if not isinstance(model, Target) and at is None:  # before the model sees them
             check_images(Perturbed(model, **which).chosen(x), self.bounds, "x")
-        target = Target.of(model, x, **which)
+        target = Target.of(model, x, **which, success=success)
         x, context = target.parts(x, batch_size)
         check_images(x, self.bounds, "x")
         batch_size = min(batch_size, len(x))  # of all, whoever is left: on JAX shapes compile anew
-        y = class_labels(y, target.num_classes, len(x))
+        y = target.labels(y, len(x))
+        if targets is not None and not target.success.classes:
+            raise ValueError(
+                f"Received targets for success={target.success.name!r}; expected none: targets are "
+                "classes."
+            )
         if targets is not None:
             targets = class_labels(targets, target.num_classes, len(x))
             if np.any(targets == y):
                 raise ValueError("Received targets that equal the true label; expected others.")
-        goal = Goal(y, targets, targets is not None)
+        goal = Goal(y, targets, targets is not None, target.success)
 
         forward, backward = len(x), 0
         logits = target.outputs(x, context, batch_size)
-        initially = goal.reached(logits.argmax(axis=-1))
+        initially = goal.reached(logits)
         adversarial, success = x.copy(), initially.copy()
         distance = np.where(initially, 0.0, np.inf)
         whole = self if self.minimal else self.at(self.epsilon)  # with its members, if it has any
@@ -289,5 +302,5 @@ class Attack(Component):
             images, length = in_batches(project, task.batch_size, candidates, x)
         finite = np.isfinite(images).reshape(len(x), -1).all(axis=1)
         allowed = finite & (length > 0) & within(length, epsilon)
-        predicted = task.target.predict(images, task.context, task.batch_size)
-        return images, length, task.goal.reached(predicted) & allowed
+        outputs = task.target.outputs(images, task.context, task.batch_size)
+        return images, length, task.goal.reached(outputs) & allowed

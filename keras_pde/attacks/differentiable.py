@@ -55,7 +55,7 @@ def slope_of(perturbed):
         def total(z):
             with keras.StatelessScope():  # what a layer assigns is dropped
                 outputs = perturbed.call(z, *(inputs or [None]), training=False)
-            return _mixed(outputs), outputs
+            return mixed(outputs), outputs
 
         (_, outputs), gradient = value_and_grad(total, images, has_aux=True)
         return outputs, gradient
@@ -162,16 +162,16 @@ def culprit(model, images):
             output = called(operation, *args, **kwargs)
             return output + next(waiting) if _is_float(output) else output
 
-        return _mixed(graph.run(model, inputs, replaced_by(shifted)))
+        return mixed(graph.run(model, inputs, replaced_by(shifted)))
 
     gradients = value_and_grad(total, [ops.zeros_like(output) for output in outputs])[1]
     reached = (np.any(ops.convert_to_numpy(gradient)) for gradient in gradients)
     return next((o for o, yes in zip(operations, reached, strict=True) if yes), None)
 
 
-def _mixed(outputs):
+def mixed(outputs):
     """A sum with weights that no model has: that of logits, or of squares, may be constant."""
-    weights = np.random.default_rng(2018).normal(size=outputs.shape[1:])
+    weights = np.random.default_rng(2018).normal(size=tuple(outputs.shape[1:]))
     return ops.sum(ops.cast(outputs, "float32") * ops.convert_to_tensor(weights, "float32"))
 
 

@@ -11,7 +11,6 @@ import numpy as np
 from keras import ops
 
 from keras_pde import noise
-from keras_pde.attacks import losses
 from keras_pde.attacks.ascent import where_rows
 from keras_pde.attacks.attack import Attack, Candidates, Goal
 from keras_pde.attacks.target import in_batches, pad
@@ -124,6 +123,11 @@ class Search:
     def __init__(self, attack, task, restart):
         if attack.needs not in NEEDS:
             raise unknown_name("`needs` of an attack", attack.needs, NEEDS)
+        if attack.needs == "class_jacobian" and not task.goal.rule.classes:
+            raise ValueError(
+                f"Received {attack!r} for success={task.goal.rule.name!r}; expected an attack that "
+                "is not about classes, such as PGD."
+            )
         self.attack, self.task, self.restart = attack, task, restart
         self.goal = attack.aim(task.goal, task.logits, restart)
 
@@ -173,15 +177,14 @@ class Search:
         size = small if len(now) <= small else size
         names = sorted(state)
         targets = goal.labels if goal.targets is None else goal.targets
-        classes = (labels.astype("int32") for labels in (goal.labels, targets))
-        arrays = [pad(a[now], size) for a in (self.task.x, *classes)]
+        arrays = [pad(a[now], size) for a in (self.task.x, goal.labels, targets)]
         arrays += [pad(state[name][now], size) for name in names]
         arrays += [pad(a[now], size) for a in self.task.context]
         pursues = goal.targets is not None
         key = (_compiled_by(attack), tuple(names), pursues, goal.targeted, early_exit)
 
         def program(logits, length, x, labels, targets, *values):
-            there = Goal(labels, targets if pursues else None, goal.targeted)
+            there = Goal(labels, targets if pursues else None, goal.targeted, goal.rule)
             return _iterate(attack, logits, there, early_exit, length, x, names, values)
 
         run = self.task.target.program(key, program, fold=True)
@@ -229,7 +232,7 @@ def _iterate(attack, logits, goal, early_exit, length, x, names, values):
 
     def evaluate(images):
         outputs, found = _derivatives(attack, logits, goal, images)
-        fooled = goal.reached(ops.cast(ops.argmax(outputs, axis=-1), "int32"))
+        fooled = goal.reached(outputs)
         # A clean image that is near the boundary by a rounding is not found, it has not moved.
         moved = ops.any(ops.not_equal(images, x), axis=tuple(range(1, len(x.shape))))
         fooled = ops.logical_and(fooled, moved)
@@ -261,7 +264,7 @@ def _derivatives(attack, logits, goal, images):
     """The logits, and a dict of losses and of what else the attack needs."""
 
     def losses_of(outputs):
-        return losses.get(attack.loss)(outputs, goal.labels, goal.targets)
+        return goal.rule.loss(attack.loss)(outputs, goal.labels, goal.targets)
 
     if attack.needs == "gradient":
 

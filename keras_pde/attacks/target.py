@@ -6,8 +6,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_pde import _keras
+from keras_pde import _keras, graph
 from keras_pde.attacks import differentiable, folding, losses
+from keras_pde.attacks import success as rules
 from keras_pde.attacks.perturbed import Perturbed
 from keras_pde.autodiff import value_and_grad
 from keras_pde.data.examples import arrays
@@ -33,19 +34,22 @@ class Target:
         inputs: a few examples as the model takes them, used to look at the outputs.
         at, perturb, output: a layer whose output is perturbed, or one of several inputs, and one of
             several outputs; see `evaluate`.
+        success: when an attack has succeeded, likewise. A single logit z of a binary classifier is
+            taken for the two (0, z).
 
     Raises:
-        ValueError: the model refuses the images, has not one output of rank 2 with at least two
-            classes, gives NaN, or cannot be differentiated by its images.
+        ValueError: the model refuses the images, its output does not fit `success` (by default one
+            of rank 2), gives NaN, or cannot be differentiated by its images.
     """
 
-    def __init__(self, model, inputs, at=None, perturb=None, output=None):
+    def __init__(self, model, inputs, at=None, perturb=None, output=None, success=None):
         if not isinstance(model, keras.Model):
             raise ValueError(
                 f"Received model of type {type(model).__name__}; expected a `keras.Model`."
             )
         self.model = model
         self.perturbed = Perturbed(model, at, perturb, output)
+        self.success = rules.get(success)
         self.probabilities = None
         self._programs = {}
         self._template = None
@@ -54,10 +58,15 @@ class Target:
         images, context = self.parts(few)
         outputs = self._try(images, context)
         self.image_shape = images.shape[1:]
-        self.num_classes = outputs.shape[1]
-        self.probabilities = _probabilities(outputs)
-        if not (self.probabilities == "softmax" and differentiable.are_saturated(outputs)):
+        self.output_shape = outputs.shape[1:]
+        self.probabilities = self._head(outputs)
+        if not (self.probabilities and differentiable.are_saturated(outputs)):
             self._check_differentiable(images, context)
+
+    @property
+    def num_classes(self) -> int:
+        """Of a classifier; two of one that has a single logit."""
+        return max(2, self.output_shape[-1])
 
     @classmethod
     def of(cls, model, inputs, **which) -> "Target":
@@ -110,22 +119,35 @@ class Target:
                     "A single image needs a batch axis: x[None]."
                 )
         outputs = self._call(images, context)
-        if isinstance(outputs, dict | list | tuple) or len(outputs.shape) != 2:
+        if isinstance(outputs, dict | list | tuple):
             raise ValueError(
-                "Received a model whose output is not one tensor of shape (batch, classes); name "
-                "one of several by output=..."
+                f"Received a model whose outputs are a {type(outputs).__name__}; expected one "
+                "tensor: name one of several by output=..."
+            )
+        alone = self.success is not rules.MISCLASSIFIED and len(outputs.shape) == 2
+        if alone and self.success.logits and graph.activation(self.model) == "softmax":
+            raise ValueError(
+                f"Received a model that ends with a softmax for success={self.success.name!r}, "
+                "which takes one sigmoid a label; expected success=None, or a head of logits."
+            )
+        if self.success.classes and len(outputs.shape) != 2:
+            raise ValueError(
+                f"Received a model whose output has the shape {(None, *outputs.shape[1:])}, not "
+                "(batch, classes); for others say when an attack has succeeded, by success=..., "
+                f"such as {', '.join(map(repr, rules.NAMES[1:]))}."
             )
         outputs = ops.convert_to_numpy(ops.cast(outputs, "float32"))
-        if outputs.shape[1] < 2:
-            raise ValueError(
-                "Received a model with a single output; expected a logit for each class. A sigmoid "
-                "of z is a softmax of (0, z): attack `keras.Model(model.input, "
-                "keras.layers.Concatenate()([keras.ops.zeros_like(z), z]))`, z being the tensor "
-                "before the sigmoid, or train a head of two units."
-            )
         if not np.all(np.isfinite(outputs)):
             raise ValueError("Received a model that returns NaN or infinite values.")
         return outputs
+
+    def _head(self, outputs):
+        """Whose probabilities the outputs are, or `None` for logits."""
+        if not self.success.logits:
+            return None
+        told = graph.activation(self.model) if self.perturbed.output is None else None
+        head = told or _probabilities(outputs)
+        return head if head in ("softmax", "sigmoid") else None
 
     def _check_differentiable(self, images, context):
         """Refuses a model whose margin has slope zero wherever it is tried."""
@@ -133,6 +155,8 @@ class Target:
         def slope(logits, x):
             def total(z):
                 outputs = logits(z)
+                if not self.success.classes:
+                    return differentiable.mixed(outputs), outputs
                 return ops.sum(losses.margin(outputs, ops.argmax(outputs, axis=-1))), outputs
 
             (_, outputs), gradient = value_and_grad(total, x, has_aux=True)
@@ -164,7 +188,9 @@ class Target:
         if self.probabilities == "sigmoid":
             p = ops.clip(outputs, _TINY, _BELOW_ONE)
             # Rising beyond [0, 1] too, so that the order of the classes is always the outputs'.
-            return ops.log(p) - ops.log(1 - p) + (outputs - p)
+            outputs = ops.log(p) - ops.log(1 - p) + (outputs - p)
+        if self.success.classes and outputs.shape[-1] == 1:
+            return ops.concatenate([ops.zeros_like(outputs), outputs], axis=-1)
         return outputs
 
     def program(self, key, fn, fold=False):
@@ -195,12 +221,16 @@ class Target:
         depths = [getattr(layer, "changes", 0) for layer in _keras.layers_of(self.model)]
         return tuple(map(id, self.model.variables)), tuple(depths)
 
+    def labels(self, y, count):
+        """The labels as an array that fits so many outputs; a `ValueError` if they do not."""
+        return self.success.check(y, (count, *self.output_shape))
+
     def predict(self, images, context=(), batch_size=128):
         """Predicted classes of a numpy array, int32 `(batch,)`; one forward pass each."""
-        return self.outputs(images, context, batch_size).argmax(axis=-1).astype("int32")
+        return rules.predicted(self.outputs(images, context, batch_size))
 
     def outputs(self, images, context=(), batch_size=128):
-        """Logits of a numpy array."""
+        """Logits, or what `success` is about, of a numpy array."""
         program = self.program("logits", lambda logits, x: logits(x))
         return in_batches(program, batch_size, images, *context)
 
@@ -236,10 +266,11 @@ def pad(array, size):
 
 
 def _probabilities(outputs):
-    if not np.all((outputs >= 0) & (outputs <= 1)) or np.all(outputs == outputs[0, 0]):
+    """Whose they seem to be, of a model that does not say how it ends."""
+    if not np.all((outputs >= 0) & (outputs <= 1)) or np.all(outputs == outputs.flat[0]):
         return None
     # bfloat16 has three digits.
-    return "softmax" if np.all(np.abs(outputs.sum(axis=1) - 1) < 1e-2) else "sigmoid"
+    return "softmax" if np.all(np.abs(outputs.sum(axis=-1) - 1) < 1e-2) else "sigmoid"
 
 
 def host():

@@ -24,6 +24,7 @@ class RobustValidation(keras.callbacks.Callback):
         name: of the logged number.
         at, perturb, output: what is perturbed, as in the call of an attack; under `kp.RobustModel`
             what that perturbs.
+        success: when an attack has succeeded, as in `keras_pde.evaluate`.
 
     Raises:
         ValueError: `attack` is not one or has no epsilon, `every` is less than 1, or the images or
@@ -50,6 +51,7 @@ class RobustValidation(keras.callbacks.Callback):
         at=None,
         perturb=None,
         output=None,
+        success=None,
     ):
         super().__init__()
         attack = PGD("linf", epsilon=8 / 255, steps=10) if attack is None else attack
@@ -74,13 +76,14 @@ class RobustValidation(keras.callbacks.Callback):
         self.x, self.y, self.attack = x, y, attack
         self.every, self.batch_size, self.name = every, batch_size, name
         self.which = {"at": at, "perturb": perturb, "output": output}
+        self.success = success
         self.last = None
         self._target = None
 
     def __deepcopy__(self, memo):
         # Keras Tuner copies callbacks for each trial; compiled attacks belong to one model.
         settings = (self.attack, self.every, self.batch_size, self.name)
-        return RobustValidation(self.x, self.y, *settings, **self.which)
+        return RobustValidation(self.x, self.y, *settings, **self.which, success=self.success)
 
     def on_epoch_end(self, epoch, logs=None):
         last = epoch + 1 == self.params.get("epochs") or self.model.stop_training
@@ -106,5 +109,5 @@ class RobustValidation(keras.callbacks.Callback):
         if self._target is None or self._target.model is not model:
             trained = getattr(self.model, "perturbed", None)  # of a `RobustModel`
             which = self.which if trained is None or any(self.which.values()) else trained.which
-            self._target = Target(model, self.x, **which)
+            self._target = Target(model, self.x, **which, success=self.success)
         return self._target

@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_pde import geometry
-from keras_pde.attacks import PGD, IteratedAttack, losses
+from keras_pde.attacks import PGD, IteratedAttack
 from keras_pde.checks import bounds_text, limits
 from keras_pde.threat import are_unit
 from keras_pde.training import lagging
@@ -18,8 +18,8 @@ _FEW = 8  # images on which the uncompiled model runs
 _UNDERFLOW = 87.0  # difference of logits at which exp leaves the normal numbers of float32
 
 
-def heard(target, inputs, x, y, context, threat, runs, batch_size) -> tuple[str, ...]:
-    """All alarms.
+def heard(target, inputs, x, y, context, threat, runs, batch_size):
+    """All alarms, and notes: what is no reason to distrust the numbers, but to read them with care.
 
     Args:
         target: the `Target`.
@@ -28,18 +28,35 @@ def heard(target, inputs, x, y, context, threat, runs, batch_size) -> tuple[str,
         threat: norm and bounds.
         runs: (attack, robust accuracy) of each attack at a radius.
         batch_size: images at a time.
+
+    Returns:
+        Two tuples of sentences.
     """
+    still = constant(target, x, context, batch_size)
     found = (
         random_outputs(target, x, context, batch_size),
         probabilities(target),
         zero_gradients(target, x, y, context, batch_size),
         lagging_statistics(target, inputs, y),
-        foreign_bounds(threat.bounds),
         grows_with_epsilon(runs),
         falls_with_fewer_steps(runs),
-        survives_everything(target, inputs, x, y, threat, batch_size),
+        None if still else survives_everything(target, inputs, x, y, threat, batch_size),
     )
-    return tuple(alarm for alarm in found if alarm)
+    notes = (still, foreign_bounds(x, threat.bounds))
+    return tuple(tuple(filter(None, sentences)) for sentences in (found, notes))
+
+
+def constant(target, x, context, batch_size):
+    """The model gives the same outputs at all images."""
+    x, *context = (a[:_PROBE] for a in (x, *context))
+    if len(x) < 2:
+        return None
+    outputs = target.outputs(x, context, batch_size)
+    if np.ptp(outputs, axis=0).max() <= 1e-6 * (1 + np.abs(outputs).max()):
+        return (
+            f"the outputs are the same at all {len(x)} examples tried: this model does not look at "
+            "them, and is robust for that reason where it is right"
+        )
 
 
 def random_outputs(target, x, context, batch_size):
@@ -76,23 +93,28 @@ def zero_gradients(target, x, y, context, batch_size):
     Where the probabilities of all other classes underflow, what is computed is rounding noise.
     """
     x, y, *context = (a[:_PROBE] for a in (x, y, *context))
-    gradients = target.gradients(x, y, losses.cross_entropy, context, batch_size)
+    rule = target.success
+    name = rule.best("ce")
+    shown = "cross-entropy" if name == "ce" else f"loss {name!r}"
+    gradients = target.gradients(x, y, rule.loss(name), context, batch_size)
     gradients = gradients.reshape(len(x), -1)
     broken = 100 * float(np.mean(~np.isfinite(gradients).all(axis=1)))
     if broken > 0:
         return (
-            f"the input gradient of the cross-entropy is NaN or infinite at {broken:.0f} % of the "
+            f"the input gradient of the {shown} is NaN or infinite at {broken:.0f} % of the "
             "images (a root, logarithm or quotient at 0?): gradient attacks fail there"
         )
-    outputs = target.outputs(x, context, batch_size)
-    rows = np.arange(len(x))
-    label = outputs[rows, y].copy()
-    outputs[rows, y] = -np.inf
-    underflow = label - outputs.max(axis=1) > _UNDERFLOW
-    share = float(np.mean(np.all(gradients == 0, axis=1) | underflow))
+    vanishes = np.all(gradients == 0, axis=1)
+    if rule.classes:
+        outputs = target.outputs(x, context, batch_size)
+        rows = np.arange(len(x))
+        label = outputs[rows, y].copy()
+        outputs[rows, y] = -np.inf
+        vanishes |= label - outputs.max(axis=1) > _UNDERFLOW
+    share = float(np.mean(vanishes))
     if share > 0.05:
         return (
-            f"the input gradient of the cross-entropy vanishes at {100 * share:.0f} % of the "
+            f"the input gradient of the {shown} vanishes at {100 * share:.0f} % of the "
             "images (saturated or quantised somewhere): attacks with that loss see nothing there"
         )
 
@@ -100,15 +122,17 @@ def zero_gradients(target, x, y, context, batch_size):
 def lagging_statistics(target, inputs, y):
     """The moving statistics of BatchNormalization are not those of the network that was trained."""
     found = lagging.outputs(target.perturbed, inputs)
-    if found is None:
+    if found is None or "ce" not in target.success.losses:
         return None
     logits = (target.as_logits(ops.convert_to_tensor(z)) for z in found)
-    few = y[: len(found[0])]
-    return lagging.verdict(*(float(ops.mean(losses.cross_entropy(z, few))) for z in logits))
+    few, loss = y[: len(found[0])], target.success.loss("ce")
+    return lagging.verdict(*(float(ops.mean(loss(z, few, None))) for z in logits))
 
 
-def foreign_bounds(bounds):
-    """Epsilons are not in the usual units."""
+def foreign_bounds(x, bounds):
+    """Epsilons are not in the usual units of images."""
+    if x.ndim != 4:
+        return None
     if bounds is None:
         return (
             "no bounds were given: perturbations may leave the range of valid images, and epsilons "
@@ -168,7 +192,10 @@ def survives_everything(target, inputs, x, y, threat, batch_size):
     inputs, y = keras.tree.map_structure(lambda array: array[:_PROBE], (inputs, y))
     if radius == 0:  # no bounds, and one image
         return None
-    attack = PGD(threat.norm, radius, steps=20, step_size=radius / 10, bounds=threat.bounds)
+    loss = target.success.best("ce")
+    attack = PGD(
+        threat.norm, radius, steps=20, step_size=radius / 10, loss=loss, bounds=threat.bounds
+    )
     left = attack(target, inputs, y, batch_size=batch_size).robust_accuracy
     if left > 0.1:
         return (

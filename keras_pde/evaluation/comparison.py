@@ -51,6 +51,11 @@ class Comparison(ToJSON):
     def of(cls, first, second, quantile: float = 0.5, resamples: int = 2000, seed: int = 0):
         """Compares two reports; a `ValueError` if norm or images differ."""
         quantile = check_number(quantile, "quantile", above=0, below=1)
+        if first.success != second.success:
+            raise ValueError(
+                f"Received reports with success={first.success!r} and {second.success!r}; expected "
+                "the same."
+            )
         if (first.norm, first.digest) != (second.norm, second.digest):
             raise ValueError(
                 f"Received reports in norms {first.norm!r} and {second.norm!r} on images "

@@ -8,23 +8,28 @@ from numpy.typing import ArrayLike
 
 from keras_pde import environment
 from keras_pde.attacks import FGSM, PGD, Attack, MinimalDistance, Target
+from keras_pde.attacks import success as rules
 from keras_pde.attacks.perturbed import Perturbed
-from keras_pde.checks import check_count, check_images, class_labels
+from keras_pde.checks import check_count, check_images
 from keras_pde.data.examples import labelled
-from keras_pde.evaluation import alarms
+from keras_pde.evaluation import alarms, corruption
 from keras_pde.evaluation.report import AttackRun, Report
 from keras_pde.threat import Threat
 
 
-def default_attacks(norm: str, bounds: Any = (0.0, 1.0), seed: int = 0) -> list[Attack]:
+def default_attacks(
+    norm: str, bounds: Any = (0.0, 1.0), seed: int = 0, success: Any = None
+) -> list[Attack]:
     """The attacks of `evaluate`: FGSM as a check, PGD on two losses, and minimal distances."""
     # In l1 a step moves one pixel, so that few steps leave many images with nothing found.
     steps = 40 if Threat(norm).norm == "l1" else 10
+    rule = rules.get(success)
+    first, second = rule.best("ce"), rule.best("dlr", "margin")
     return [
-        FGSM(norm, bounds=bounds),
-        PGD(norm, steps=40, loss="ce", bounds=bounds, seed=seed),
-        PGD(norm, steps=40, loss="dlr", restarts=2, bounds=bounds, seed=seed + 1),
-        MinimalDistance(norm, steps=steps, loss="margin", bounds=bounds),
+        FGSM(norm, loss=first, bounds=bounds),
+        PGD(norm, steps=40, loss=first, bounds=bounds, seed=seed),
+        PGD(norm, steps=40, loss=second, restarts=2, bounds=bounds, seed=seed + 1),
+        MinimalDistance(norm, steps=steps, loss=rule.best("margin"), bounds=bounds),
     ]
 
 
@@ -44,6 +49,8 @@ def evaluate(
     at: str | None = None,
     perturb: str | int | None = None,
     output: str | int | None = None,
+    success: str | Callable | None = None,
+    noise: Sequence[tuple[str, float]] = (),
 ) -> Report:
     """Measures how robust a model is, and how far to trust the measurement.
 
@@ -69,6 +76,14 @@ def evaluate(
             a text; `bounds` are then of that, mostly `None`.
         perturb: which input is perturbed, of several: its key, name or number.
         output: which output has the logits, of several: likewise.
+        success: when an attack has succeeded: `"misclassified"` (the default), of classifiers with
+            a logit a class, or one; `"any label flips"`, of several labels; `"accuracy below 0.5"`,
+            of the positions of each example, such as pixels; `"error above 0.1"`, of regressions;
+            with numbers of your own. Or a function of labels and outputs, tensors, that returns
+            `(batch,)`: numbers, positive for a success, that attacks maximise; or bools.
+        noise: random noise under which to measure the accuracy too: pairs such as
+            `("gaussian", 0.1)`, `("uniform", 0.1)` or `("salt_and_pepper", 0.05)`; see
+            `evaluation.corruption.NoiseRun`.
 
     Returns:
         A `Report`.
@@ -88,17 +103,19 @@ def evaluate(
     which = {"at": at, "perturb": perturb, "output": output}
     if not isinstance(model, Target) and at is None:  # before the model sees them
         check_images(Perturbed(model, **which).chosen(inputs), bounds, "x")
-    target = Target.of(model, inputs, **which)
+    target = Target.of(model, inputs, **which, success=success)
+    corruptions = corruption.check(noise, bounds)
     x, context = target.parts(inputs, check_count(batch_size, "batch_size"))
     check_images(x, bounds, "x")
     batch_size = min(batch_size, len(x))
-    y = class_labels(y, target.num_classes, len(x))
+    y = target.labels(y, len(x))
     if attacks is None:
-        attacks = default_attacks(norm, bounds, seed)
+        attacks = default_attacks(norm, bounds, seed, target.success)
     attacks = [attacks] if isinstance(attacks, Attack) else list(attacks)
     _check_attacks(attacks, norm, bounds, epsilons)
 
-    distance = np.where(target.predict(x, context, batch_size) == y, np.inf, 0.0)
+    wrong = target.success.wrong(target.outputs(x, context, batch_size), y)
+    distance = np.where(wrong, 0.0, np.inf)
     closest = x.copy()
     runs, tried = [], []
     for epsilon, attack in _plan(attacks, epsilons):
@@ -110,7 +127,7 @@ def evaluate(
         closest[nearer] = result.adversarial[nearer]
         tried.append((attack, result.robust_accuracy))
         runs.append(_run(attack, epsilon, result))
-    heard = alarms.heard(target, inputs, x, y, context, threat, tried, batch_size)
+    alarmed, noted = alarms.heard(target, inputs, x, y, context, threat, tried, batch_size)
     return Report(
         name=name or target.model.name,
         norm=norm,
@@ -118,10 +135,14 @@ def evaluate(
         epsilons=epsilons,
         distance=distance,
         runs=tuple(runs),
-        alarms=heard,
+        alarms=alarmed,
         digest=_digest(x, *context, y),
         environment=environment.describe(),
         adversarials={"x": x, "y": y, "adversarial": closest},
+        notes=noted,
+        success=target.success.name,
+        examples="images" if x.ndim == 4 else "examples",
+        noise=corruption.run(corruptions, target, x, context, y, bounds, seed, batch_size),
     )
 
 

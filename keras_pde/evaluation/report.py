@@ -9,21 +9,15 @@ import numpy as np
 
 from keras_pde import figures, files
 from keras_pde.checks import check_bounds
+from keras_pde.evaluation import tables
 from keras_pde.evaluation.comparison import Comparison
+from keras_pde.evaluation.corruption import NoiseRun
 from keras_pde.evaluation.measurement import Measurement
+from keras_pde.evaluation.tables import interval
 from keras_pde.records import ToJSON, plain
-from keras_pde.text import columns, number, percent
 from keras_pde.threat import TOLERANCE, radius, same_radius, within
 
 SCHEMA = 1
-
-
-def interval(successes: int, count: int, level: float = 0.95) -> tuple[float, float]:
-    """Exact (Clopper-Pearson) confidence interval of a share."""
-    from scipy.stats import binomtest
-
-    found = binomtest(int(successes), int(count)).proportion_ci(level, method="exact")
-    return float(found.low), float(found.high)
 
 
 @dataclass(frozen=True)
@@ -62,6 +56,10 @@ class Report(ToJSON):
             beside `distance`, which is an upper one.
         certificate: how it was proven: a dict of `label` and `config`.
         adversarials: closest adversarial images, while in memory; not in the JSON file.
+        notes: what to know when reading the numbers, and no reason to distrust them.
+        success: when an attack had succeeded, as `evaluate` was told.
+        examples: what is counted: "images", or "examples" of something else.
+        noise: one `NoiseRun` for each kind and amount of random noise.
     """
 
     name: str
@@ -76,6 +74,10 @@ class Report(ToJSON):
     certified: np.ndarray | None = None
     certificate: dict | None = None
     adversarials: dict[str, np.ndarray] | None = field(default=None, repr=False, compare=False)
+    notes: tuple[str, ...] = ()
+    success: str = "misclassified"
+    examples: str = "images"
+    noise: tuple[NoiseRun, ...] = ()
 
     def __post_init__(self):
         for name in ("distance", "certified"):
@@ -139,13 +141,18 @@ class Report(ToJSON):
             seed: of the attacks.
 
         Raises:
-            ValueError: the report was not made at that radius.
+            ValueError: the report was not made at that radius, or is not about classes.
 
         Example:
 
         >>> report = kp.evaluate(model, x, y, norm="linf", epsilons=[0.1], seed=0)
         >>> row = report.measurement(0.1, seed=0)
         """
+        if self.success != "misclassified":
+            raise ValueError(
+                f"Received a report with success={self.success!r}; expected 'misclassified', which "
+                "the accuracies of cards are about."
+            )
         length = radius(epsilon, self.bounds)
         epsilon = next((own for own in self.epsilons if same_radius(own, length)), None)
         if epsilon is None:
@@ -190,31 +197,8 @@ class Report(ToJSON):
     # Reading
 
     def table(self) -> str:
-        """Readable summary: accuracies with intervals, distances, attacks, alarms."""
-        proven = self.certified is not None
-        rows = [("epsilon", "accuracy", "95 % interval", *["certified"] * proven)]
-        for epsilon in (0.0, *self.epsilons):
-            low, high = self.interval(epsilon)
-            label = f"{epsilon:g}" if epsilon else "0 (clean)"
-            cells = (percent(self.robust_accuracy(epsilon)), f"{percent(low)} - {percent(high)}")
-            certified = [percent(self.certified_accuracy(epsilon))] if proven else []
-            rows.append((label, *cells, *certified))
-        lines = [f"{self.name}: {self.norm} robustness on {self.count} images (upper bounds)", ""]
-        lines += columns(rows)
-        quantiles = ", ".join(
-            f"{int(100 * q)} %: {number(self.distance_quantile(q))}" for q in (0.25, 0.5, 0.75)
-        )
-        lines += ["", f"smallest {self.norm} distance found, quantiles: {quantiles}", ""]
-        rows = [("attack", "epsilon", "accuracy", "forward", "backward", "seconds")]
-        for run in self.runs:
-            epsilon = "-" if run.epsilon is None else f"{run.epsilon:g}"
-            work = (str(run.forward_passes), str(run.backward_passes), f"{run.seconds:.1f}")
-            # A search for distances goes on until it has one: its accuracy says nothing.
-            accuracy = "-" if run.epsilon is None else percent(run.robust_accuracy)
-            rows.append((run.attack, epsilon, accuracy, *work))
-        lines += columns(rows)
-        lines += ["", *(f"ALARM: {alarm}" for alarm in self.alarms)] if self.alarms else []
-        return "\n".join(lines)
+        """Readable summary: accuracies with intervals, distances, attacks, noise, alarms, notes."""
+        return tables.report(self)
 
     def __str__(self) -> str:
         return self.table()
@@ -255,7 +239,7 @@ class Report(ToJSON):
         for epsilon in self.epsilons:
             axes.axvline(epsilon, color="0.85", linewidth=0.8, zorder=0)
         axes.set(xlim=(0, reach), ylim=(0, 100), xlabel=f"adversarial size ({self.norm})")
-        axes.set(ylabel="% error", title=title or f"{self.count} images")
+        axes.set(ylabel="% error", title=title or f"{self.count} {self.examples}")
         axes.legend(loc="lower right")
         return figures.done(figure, path)
 
@@ -274,7 +258,8 @@ class Report(ToJSON):
         """All but the images, as JSON has it; infinite distances become None."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         del values["adversarials"]
-        values["runs"] = [dataclasses.asdict(run) for run in self.runs]
+        for name in ("runs", "noise"):
+            values[name] = [dataclasses.asdict(run) for run in values[name]]
         # What an attack of one's own is made with may be anything: it is shown, not read again.
         return json.loads(json.dumps(plain({"schema": SCHEMA, **values}), default=str))
 
@@ -293,8 +278,9 @@ class Report(ToJSON):
                         values[name] = _lengths(values[name])
                 values["runs"] = tuple(AttackRun(**run) for run in values["runs"])
                 values["bounds"] = check_bounds(values["bounds"])
-                for name in ("epsilons", "alarms"):
-                    values[name] = tuple(values[name])
+                values["noise"] = [NoiseRun(**run) for run in values.get("noise", ())]
+                for name in ("epsilons", "alarms", "notes", "noise"):
+                    values[name] = tuple(values.get(name, ()))
                 return cls(**values)
         except (json.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"Received what is not a report, or damaged: {error!r}.") from error

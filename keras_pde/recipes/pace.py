@@ -56,7 +56,7 @@ def measure(course, journal) -> Pace:
     # Attacks run whole batches, and smaller ones when few images are left. Both are compiled
     # when as many as can be are classified correctly, and when one is.
     course.rehearse([watch], steps)
-    most = attacked.target.predict(attacked.x, attacked.batch_size)
+    most = attacked.target.predict(attacked.x, batch_size=attacked.batch_size)
     few = (most + 1) % attacked.target.num_classes
     few[0] = most[0]
     attacked.measure(few)

@@ -185,11 +185,11 @@ def totals(robust, data):
     return record, total
 
 
-def gradient_error(objective, model):
+def gradient_error(objective, model, **options):
     """Relative error of the training step's gradient along a direction, against a difference."""
     data = batch()
     # Plain descent with rate 1 moves the weights by the gradient that the trainer used.
-    robust = train_with(model, objective, keras.optimizers.SGD(1.0), eager=True)
+    robust = train_with(model, objective, keras.optimizers.SGD(1.0), eager=True, **options)
     robust.optimizer.build(robust.trainable_variables)
     before = [v.copy() for v in arrays(robust.trainable_variables)]
     record, total = totals(robust, data)
@@ -248,6 +248,22 @@ def test_gradient_of_variants(objective):
 )
 def test_double_backpropagation_where_tensorflow_alone_gets_it_wrong(layer):
     assert gradient_error(GradientPenalty("l2", 5.0, power=2), smooth_network(layer)) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        GradientPenalty("l2", 5.0, power=2),
+        GradientPenalty("l1", 5.0, fraction=0.5),
+        MaxGradientPenalty("l2", 5.0),
+        GradientPenalty("l2", 5.0, method="finite_difference"),
+    ],
+    ids=repr,
+)
+def test_gradient_of_penalties_at_a_layer_reaches_what_comes_before(objective):
+    model = smooth_network()
+    first = model.layers[2].name
+    assert gradient_error(objective, model, at=first) < 1e-5
 
 
 # Batch statistics of a part of the batch

@@ -481,7 +481,7 @@ def test_the_pace_is_what_was_slept():
 
     predicted = np.array([1, 2, 0])
     attacked = SimpleNamespace(every=3, last=None, x=None, batch_size=2)
-    attacked.target = SimpleNamespace(predict=lambda x, size: predicted, num_classes=3)
+    attacked.target = SimpleNamespace(predict=lambda x, batch_size: predicted, num_classes=3)
     labels = []
     attacked.measure = lambda y: (labels.append(list(y)), time.sleep(0.05))
     course = SimpleNamespace(

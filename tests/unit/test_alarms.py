@@ -196,7 +196,59 @@ def test_alarm_foreign_bounds(x):
     found = alarms_of(
         model, 255 * x, y, bounds=(0, 255), attacks=[FGSM("l2", 0, bounds=(0, 255))], epsilons=51
     )
-    assert len(found) == 1 and "images lie in [0, 255]" in found[0]
+    assert found == ()  # of examples that are no images: their units are their own
+    images = keras.Sequential([keras.Input((SIZE, 1, 1)), layers.Flatten(), model])
+    report = kp.evaluate(
+        images,
+        255 * x[..., None, None],
+        y,
+        norm="l2",
+        bounds=(0, 255),
+        attacks=[FGSM("l2", 0, bounds=(0, 255))],
+        epsilons=51,
+    )
+    (note,) = report.notes
+    assert report.alarms == () and "images lie in [0, 255]" in note
+    assert f"NOTE: {note}" in report.table()
+
+
+def test_a_constant_model_is_noted(x):
+    """It is robust, and no attack is to blame."""
+    model = linear()
+    kernel, bias = model.get_weights()
+    model.set_weights([0 * kernel, np.arange(len(bias))])
+    y = classes(model, x)
+    report = kp.evaluate(model, x, y, epsilons=0.2, attacks=[FGSM("linf")])
+    assert not any("can be reached" in alarm for alarm in report.alarms)
+    assert any("does not look at them" in note for note in report.notes)
+
+
+def test_accuracy_under_noise(x, y):
+    """Of a linear model, against noise of NumPy's."""
+    model = linear()
+    amounts = [("gaussian", 0.5), ("gaussian", 1e-6), ("uniform", 0.5), ("salt_and_pepper", 0.3)]
+    x, y = np.repeat(x, 50, axis=0), np.repeat(y, 50)
+    settings = {"attacks": [FGSM("l2", bounds=None)], "epsilons": 0.1, "norm": "l2"}
+    free = kp.evaluate(model, x, y, bounds=None, noise=amounts[:2], **settings)
+    kernel, bias = (w.astype("float64") for w in model.get_weights())
+    noisy = x + np.random.default_rng(0).normal(0, 0.5, (20, *x.shape))
+    expected = np.mean((noisy @ kernel + bias).argmax(axis=-1) == y)
+    assert abs(free.noise[0].accuracy - expected) < 4 * np.sqrt(0.25 / len(x))
+    assert free.noise[1].accuracy == free.clean_accuracy
+    settings["attacks"] = [FGSM("l2")]
+    boxed = [kp.evaluate(model, x, y, noise=amounts, batch_size=n, **settings) for n in (64, 33)]
+    assert boxed[0].noise == boxed[1].noise and "salt_and_pepper" in boxed[0].table()
+    assert kp.Report.from_json(boxed[0].to_json()) == boxed[0]
+    for noise, message in (
+        ([("gauss", 0.1)], "kind of noise"),
+        (["gaussian"], "pairs of a kind"),
+        ([("uniform", -1)], "above 0"),
+        ([("salt_and_pepper", 2)], "at most 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            kp.evaluate(model, x, y, noise=noise, **settings)
+    with pytest.raises(ValueError, match="without bounds"):
+        kp.evaluate(model, x, y, bounds=None, noise=amounts[3:], epsilons=0.1)
 
 
 def test_alarms_are_in_the_table(x, y):

@@ -210,26 +210,6 @@ def test_training_at_a_layer(text, objective):
 
 
 @training
-@pytest.mark.parametrize("options", [{"power": 2}, {"fraction": 0.5}])
-def test_the_gradient_of_a_penalty_reaches_what_comes_before_the_layer(options, float64):
-    """By a difference along one entry of the embedding, of which the penalty is a function."""
-    objective = GradientPenalty("l2", 5.0, bounds=None, **options)
-
-    def trained(shift):
-        model = filled(functional_text(), TOKENS)
-        weights = model.get_weights()
-        weights[0][3, 1] += shift
-        model.set_weights(weights)
-        made = robust(model, objective, keras.optimizers.SGD(1.0), at="embedding")
-        loss = made.train_on_batch(TOKENS, LABELS, return_dict=True)["loss"]
-        return float(loss), weights[0][3, 1] - model.get_weights()[0][3, 1]
-
-    h = 1e-5
-    difference = (trained(h)[0] - trained(-h)[0]) / (2 * h)
-    np.testing.assert_allclose(trained(0.0)[1], difference, rtol=1e-5)
-
-
-@training
 @pytest.mark.parametrize("kind", INPUTS)
 def test_training_on_one_input_of_several(kind):
     """`fit` with validation, a dataset and an attack after the epoch, as of the image alone."""
