@@ -21,7 +21,17 @@ def _axes(x):
 
 
 def _flat(x):
-    return ops.reshape(x, (-1, math.prod(x.shape[1:])))
+    return ops.reshape(x, (-1, _size(x)))
+
+
+def _size(x):
+    """Entries of one example: an integer, or a tensor where a shape is known when it runs."""
+    return math.prod(ops.shape(x)[1:])
+
+
+def _at(index, like):
+    """Where each row has that column."""
+    return ops.equal(ops.arange(_size(like), dtype="int32")[None], index[:, None])
 
 
 def _total(values, shape):
@@ -98,7 +108,7 @@ class Norm(ABC):
 
         Args:
             keys: int32 `(batch, 2)` from `noise.keys`; an example's point depends on its key only.
-            shape: shape of one example, static.
+            shape: shape of one example, as `noise.uniform` takes it.
             radius: scalar or `(batch,)`.
 
         Returns:
@@ -110,7 +120,7 @@ class Norm(ABC):
         size = math.prod(shape)
         u = noise.uniform(keys, (size + 1,))
         surface = self.rescale(direction(u[:, :size]), radius)
-        point = surface * ops.power(u[:, size:], 1.0 / size)
+        point = surface * ops.power(u[:, size:], 1.0 / ops.cast(size, u.dtype))
         return ops.reshape(self.project(point, radius), (-1, *shape))
 
     def __eq__(self, other):
@@ -193,11 +203,10 @@ class L1(Norm):
 
     def steepest(self, gradient):
         flat = _flat(gradient)
-        index = ops.argmax(ops.abs(flat), axis=1)
-        chosen = ops.one_hot(index, flat.shape[1], dtype=flat.dtype)
+        chosen = _at(ops.cast(ops.argmax(ops.abs(flat), axis=1), "int32"), flat)
         # A product would let an infinite entry elsewhere turn 0 into NaN.
         return ops.reshape(
-            ops.where(chosen > 0, ops.sign(flat), ops.zeros_like(flat)), ops.shape(gradient)
+            ops.where(chosen, ops.sign(flat), ops.zeros_like(flat)), ops.shape(gradient)
         )
 
     def project(self, delta, radius):
@@ -205,16 +214,15 @@ class L1(Norm):
         # Entries are measured from the largest, and those below it by more than the radius vanish
         # anyway: so no sum is much larger than the radius, which rounding would leave behind.
         flat = _flat(delta)
-        size = flat.shape[1]
         radius = ops.reshape(per_example(radius, flat) * ops.ones_like(flat[:, :1]), (-1, 1))
         magnitude = ops.abs(flat)
         below = ops.maximum(magnitude - ops.max(magnitude, axis=1, keepdims=True), -radius)
         descending = -ops.sort(-below, axis=1)
         excess = ops.cumsum(descending, axis=1) - radius
-        count = ops.cast(ops.arange(1, size + 1), flat.dtype)
+        count = ops.cast(ops.arange(1, _size(flat) + 1), flat.dtype)
         kept = ops.cast(descending * count > excess, flat.dtype)
         support = ops.maximum(ops.sum(kept, axis=1, keepdims=True), 1.0)
-        last = ops.one_hot(ops.cast(support[:, 0], "int32") - 1, size, dtype=flat.dtype)
+        last = ops.cast(_at(ops.cast(support[:, 0], "int32") - 1, flat), flat.dtype)
         threshold = ops.sum(last * excess, axis=1, keepdims=True) / support
         inside = ops.sum(magnitude, axis=1, keepdims=True) <= radius
         shrunk = ops.sign(flat) * ops.maximum(below - threshold, 0.0)

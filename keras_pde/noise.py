@@ -67,12 +67,12 @@ def uniform(keys, shape, dtype="float32"):
 
     Args:
         keys: int32 tensor `(batch, 2)` from `keys`.
-        shape: shape of one example's draw, static.
+        shape: shape of one example's draw: integers, or some of them scalar tensors.
 
     Returns:
         float tensor `(batch, *shape)`.
     """
-    size = math.prod(shape)
+    size = math.prod(shape)  # of tensors too
     counters = ops.expand_dims(ops.arange((size + 1) // 2, dtype="int32"), 0)
     zero = ops.zeros_like(counters)
     words = threefry((keys[:, :1], keys[:, 1:]), (counters, zero))

@@ -13,8 +13,9 @@ from keras import ops
 from keras_pde import geometry
 from keras_pde.attacks.ascent import feasible
 from keras_pde.attacks.perturbed import Perturbed
+from keras_pde.attacks.programs import host, in_batches
 from keras_pde.attacks.success import MISCLASSIFIED, Success, predicted
-from keras_pde.attacks.target import Target, host, in_batches
+from keras_pde.attacks.target import Target
 from keras_pde.checks import check_count, check_images, class_labels
 from keras_pde.registry import Component
 from keras_pde.threat import Threat, within
@@ -208,8 +209,8 @@ class Attack(Component):
             x: images `(batch, ...)` within `bounds`; or all inputs, where `at` or `perturb` say
                 which of them are images.
             y: true labels, integers or one-hot.
-            targets: classes to reach, one an example, for a targeted attack; success is then that
-                class, not just any wrong one.
+            targets: classes to reach, one an example or one for all, for a targeted attack; success
+                is then that class, not just any wrong one.
             batch_size: images at a time; the result does not depend on it (but for rounding).
             early_exit: whether an example is finished when it is fooled.
             progress: function of (finished, total), called now and then.
@@ -244,6 +245,7 @@ class Attack(Component):
                 "classes."
             )
         if targets is not None:
+            targets = np.full(len(x), targets) if np.ndim(targets) == 0 else targets
             targets = class_labels(targets, target.num_classes, len(x))
             if np.any(targets == y):
                 raise ValueError("Received targets that equal the true label; expected others.")

@@ -13,7 +13,7 @@ from keras import ops
 from keras_pde import noise
 from keras_pde.attacks.ascent import where_rows
 from keras_pde.attacks.attack import Attack, Candidates, Goal
-from keras_pde.attacks.target import in_batches, pad
+from keras_pde.attacks.programs import in_batches, pad
 from keras_pde.autodiff import jacobian, value_and_grad
 from keras_pde.registry import unknown_name
 

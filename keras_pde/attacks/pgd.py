@@ -73,7 +73,7 @@ class PGD(IteratedAttack):
     def start(self, x, keys):
         images = x
         if self.random_start:
-            delta = geometry.get(self.norm).random(keys, x.shape[1:], self.epsilon)
+            delta = geometry.get(self.norm).random(keys, ops.shape(x)[1:], self.epsilon)
             images = to_bounds(x + ops.cast(delta, x.dtype), self.bounds)
         size = self.step_size
         if size is None:

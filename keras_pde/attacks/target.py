@@ -1,7 +1,5 @@
 """A Keras model as attacks see it: logits as a pure function, checked once, compiled once."""
 
-import functools
-
 import keras
 import numpy as np
 from keras import ops
@@ -9,11 +7,12 @@ from keras import ops
 from keras_pde import _keras, graph
 from keras_pde.attacks import differentiable, folding, losses
 from keras_pde.attacks import success as rules
+from keras_pde.attacks.batches import check_any_batch, check_stateless
 from keras_pde.attacks.perturbed import Perturbed
+from keras_pde.attacks.programs import compiled, in_batches
 from keras_pde.autodiff import value_and_grad
 from keras_pde.data.examples import arrays
 
-_BACKEND = keras.backend.backend()
 _PROBE = 8  # images on which a new model is tried out
 _TINY = float(np.finfo("float32").tiny)  # in place of a probability of zero
 _BELOW_ONE = 1 - float(np.finfo("float32").epsneg)
@@ -108,15 +107,22 @@ class Target:
         return self.perturbed.call(images, self._packed(context), training=False)
 
     def _try(self, images, context):
+        check_stateless(self.model)
+        check_any_batch(self.model)
         expected = getattr(self.model, "input_shape", None)
         if isinstance(expected, tuple) and self.perturbed.is_plain:
             fits = len(expected) == images.ndim and all(
                 e in (None, r) for e, r in zip(expected[1:], images.shape[1:], strict=True)
             )
             if not fits:
+                one_less = images.ndim == len(expected) - 1
+                no_channels = (
+                    one_less and expected[-1] == 1 and expected[1] in (None, images.shape[1])
+                )
+                fix = "The channel axis is missing: x[..., None]." if no_channels else ""
+                fix = fix or ("A single image needs a batch axis: x[None]." if one_less else "")
                 raise ValueError(
-                    f"Received images of shape {images.shape}; the model expects {expected}. "
-                    "A single image needs a batch axis: x[None]."
+                    f"Received images of shape {images.shape}; the model expects {expected}. {fix}"
                 )
         outputs = self._call(images, context)
         if isinstance(outputs, dict | list | tuple):
@@ -206,7 +212,7 @@ class Target:
         key = (key, self._structure())
         if key not in self._programs:
             self._programs = {k: p for k, p in self._programs.items() if k[1] == key[1]}
-            self._programs[key] = _compile(self, fn, fold)
+            self._programs[key] = compiled(self, fn, fold)
         return self._programs[key]
 
     def divided(self, tensors):
@@ -244,97 +250,9 @@ class Target:
         return in_batches(program, batch_size, images, labels, *context)
 
 
-def in_batches(function, batch_size, *arrays):
-    """`function` of so many rows of the arrays at a time; its tensors, joined to arrays."""
-    parts = []
-    for start in range(0, len(arrays[0]), batch_size):
-        rows = [a[start : start + batch_size] for a in arrays]
-        count = len(rows[0])
-        outputs = function(*(pad(a, batch_size) for a in rows))
-        parts.append(
-            keras.tree.map_structure(
-                lambda v, count=count: ops.convert_to_numpy(v)[:count], outputs
-            )
-        )
-    return keras.tree.map_structure(lambda *values: np.concatenate(values), *parts)
-
-
-def pad(array, size):
-    """The array with its last example repeated up to `size`, where each shape is compiled anew."""
-    missing = size - len(array) if _BACKEND == "jax" else 0
-    return array if missing <= 0 else np.concatenate([array, np.repeat(array[-1:], missing, 0)])
-
-
 def _probabilities(outputs):
     """Whose they seem to be, of a model that does not say how it ends."""
     if not np.all((outputs >= 0) & (outputs <= 1)) or np.all(outputs == outputs.flat[0]):
         return None
     # bfloat16 has three digits.
     return "softmax" if np.all(np.abs(outputs.sum(axis=-1) - 1) < 1e-2) else "sigmoid"
-
-
-def host():
-    """This process's CPU for `keras.device`, whose own "cpu" is on JAX that of the first one."""
-    return jax.local_devices(backend="cpu")[0] if _BACKEND == "jax" else "cpu"
-
-
-if _BACKEND == "tensorflow":
-    import tensorflow as tf
-
-    def _compile(target, fn, fold):
-        @functools.cache
-        def traced(shapes_and_types):
-            specs = [tf.TensorSpec(shape, dtype) for shape, dtype in shapes_and_types]
-
-            def call(*tensors):
-                tensors, context = target.divided(tensors)
-                # Prepared in here, but outside of the loop that `fn` may contain.
-                plain = functools.partial(target.logits, context=context)
-                return fn(target.prepared(context) if fold else plain, *tensors)
-
-            function = tf.function(call, autograph=False)
-            # The concrete one: TensorFlow warns of many functions that are traced once each.
-            return function.get_concrete_function(*specs)
-
-        def run(*arrays):
-            tensors = [tf.convert_to_tensor(a) for a in arrays]
-            # Any batch size, one trace.
-            key = tuple(((None, *t.shape[1:]) if t.shape.rank else (), t.dtype) for t in tensors)
-            return traced(key)(*tensors)
-
-        return run
-
-elif _BACKEND == "jax":
-    import jax
-
-    def _compile(target, fn, fold):
-        model = target.model
-
-        @jax.jit
-        def traced(variables, *arrays):
-            arrays, context = target.divided(arrays)
-            return fn(lambda x: target.logits(x, context, variables), *arrays)
-
-        def run(*arrays):
-            return traced([_on_one_device(v.value) for v in model.variables], *arrays)
-
-        return run
-
-    def _on_one_device(value):
-        """One of the copies that `keras.distribution.DataParallel` makes of a variable's value.
-
-        Other processes' devices take no part in an attack, so that its results can be read here.
-        """
-        copied = value.sharding.is_fully_replicated and value.sharding.num_devices > 1
-        return value.addressable_data(0) if copied else value
-
-else:
-    import torch
-
-    def _compile(target, fn, fold):
-        def run(*arrays):
-            tensors, context = target.divided([ops.convert_to_tensor(a) for a in arrays])
-            with torch.no_grad():
-                return fn(functools.partial(target.logits, context=context), *tensors)
-
-        return run

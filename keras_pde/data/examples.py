@@ -21,8 +21,19 @@ def examples(x, y=None):
     Raises:
         ValueError: the dataset is empty, not batched, or has other batches.
     """
+    groups = by_shape(x, y)
+    if len(groups) > 1:
+        shapes = sorted({a.shape[1:] for x, _ in groups for a in tree.flatten(x)})
+        raise ValueError(
+            f"Received a dataset of examples of the shapes {shapes}; expected one shape: pad them."
+        )
+    return groups[0]
+
+
+def by_shape(x, y=None) -> list:
+    """The same as pairs `(x, y)`, one for each shape of examples in a dataset."""
     if y is not None or hasattr(x, "__array__"):
-        return arrays(x), None if y is None else np.asarray(y)
+        return [(arrays(x), None if y is None else np.asarray(y))]
     batches = [_parts(batch) for batch in x]
     if not batches:
         raise ValueError(f"Received an empty dataset; expected {_FIX}.")
@@ -33,6 +44,14 @@ def examples(x, y=None):
         raise ValueError(
             f"Received a dataset whose batches do not all have labels; expected {_FIX}."
         )
+    groups = {}
+    for batch in batches:
+        key = tuple(array.shape[1:] for array in tree.flatten(batch))
+        groups.setdefault(key, []).append(batch)
+    return [_joined(group) for group in groups.values()]
+
+
+def _joined(batches):
     images, *labels = (
         tree.map_structure(lambda *rows: np.concatenate(rows), *parts)
         for parts in zip(*batches, strict=True)
@@ -55,12 +74,12 @@ def arrays(inputs):
     return inputs
 
 
-def labelled(x, y=None):
-    """The same; a `ValueError` if there are no labels."""
-    x, y = examples(x, y)
-    if y is None:
+def labelled(x, y=None) -> list:
+    """As `by_shape`; a `ValueError` if there are no labels."""
+    groups = by_shape(x, y)
+    if any(y is None for _, y in groups):
         raise ValueError(f"Received images without labels; pass y, or {_FIX}.")
-    return x, y
+    return groups
 
 
 def _parts(batch):

@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_pde import noise
 from keras_pde.attacks.ascent import to_bounds
-from keras_pde.attacks.target import in_batches
+from keras_pde.attacks.programs import in_batches
 from keras_pde.checks import check_number, limits
 from keras_pde.registry import unknown_name
 
@@ -70,8 +70,12 @@ def check(wanted, bounds):
     return pairs
 
 
-def run(pairs, target, x, context, y, bounds, seed, batch_size) -> tuple[NoiseRun, ...]:
+def run(pairs, target, inputs, y, bounds, seed, batch_size) -> tuple[NoiseRun, ...]:
     """The accuracy under each kind and amount."""
+    if not pairs:
+        return ()
+    x, context = target.parts(inputs, batch_size)
+    y = target.labels(y, len(x))
     found = []
     for number, (kind, amount) in enumerate(pairs):
 

@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from keras_pde.attacks.perturbed import Perturbed
 from keras_pde.checks import check_count, check_images
 from keras_pde.data.examples import labelled
 from keras_pde.evaluation import alarms, corruption
+from keras_pde.evaluation.joined import joined
 from keras_pde.evaluation.report import AttackRun, Report
 from keras_pde.threat import Threat
 
@@ -61,7 +63,7 @@ def evaluate(
     Args:
         model: Keras model of logits, or a `Target` of it.
         x: images `(n, ...)`, or a dataset (`tf.data`, any iterable of batches: tuples of images and
-            labels, or dicts of "image" and "label").
+            labels, or dicts of "image" and "label"), whose batches may have several shapes.
         y: labels, integers or one-hot; none with a dataset.
         norm: `"l1" | "l2" | "linf"`, norm of the perturbations.
         epsilons: radii at which to measure, in the units of the images: numbers, or "8/255".
@@ -97,28 +99,46 @@ def evaluate(
     >>> print(report.table())
     """
     threat = Threat(norm, bounds=bounds)
-    norm, bounds = threat.norm, threat.bounds
     epsilons = _radii(threat, epsilons)
-    inputs, y = labelled(x, y)
+    corruptions = corruption.check(noise, threat.bounds)
+    batch_size = check_count(batch_size, "batch_size")
     which = {"at": at, "perturb": perturb, "output": output}
-    if not isinstance(model, Target) and at is None:  # before the model sees them
-        check_images(Perturbed(model, **which).chosen(inputs), bounds, "x")
-    target = Target.of(model, inputs, **which, success=success)
-    corruptions = corruption.check(noise, bounds)
-    x, context = target.parts(inputs, check_count(batch_size, "batch_size"))
-    check_images(x, bounds, "x")
+    reports = []
+    for inputs, labels in labelled(x, y):
+        if not isinstance(model, Target) and at is None:  # before the model sees them
+            check_images(Perturbed(model, **which).chosen(inputs), threat.bounds, "x")
+        target = Target.of(model, inputs, **which, success=success)
+        chosen = attacks
+        if chosen is None:
+            chosen = default_attacks(threat.norm, threat.bounds, seed, target.success)
+        chosen = [chosen] if isinstance(chosen, Attack) else list(chosen)
+        _check_attacks(chosen, threat, epsilons)
+        plan = list(_plan(chosen, epsilons))
+        report = _report(target, inputs, labels, threat, plan, batch_size, progress)
+        reports.append(
+            dataclasses.replace(
+                report,
+                name=name or target.model.name,
+                epsilons=epsilons,
+                noise=corruption.run(
+                    corruptions, target, inputs, labels, threat.bounds, seed, batch_size
+                ),
+            )
+        )
+    return joined(reports)
+
+
+def _report(target, inputs, y, threat, plan, batch_size, progress) -> Report:
+    """What the attacks of the plan find on inputs of one shape."""
+    x, context = target.parts(inputs, batch_size)
+    check_images(x, threat.bounds, "x")
     batch_size = min(batch_size, len(x))
     y = target.labels(y, len(x))
-    if attacks is None:
-        attacks = default_attacks(norm, bounds, seed, target.success)
-    attacks = [attacks] if isinstance(attacks, Attack) else list(attacks)
-    _check_attacks(attacks, norm, bounds, epsilons)
-
     wrong = target.success.wrong(target.outputs(x, context, batch_size), y)
     distance = np.where(wrong, 0.0, np.inf)
     closest = x.copy()
     runs, tried = [], []
-    for epsilon, attack in _plan(attacks, epsilons):
+    for epsilon, attack in plan:
         shown = attack.label if epsilon is None else f"{attack.label} at {epsilon:g}"
         tick = None if progress is None else lambda n, of, shown=shown: progress(shown, n, of)
         result = attack(target, inputs, y, batch_size=batch_size, progress=tick)
@@ -129,10 +149,10 @@ def evaluate(
         runs.append(_run(attack, epsilon, result))
     alarmed, noted = alarms.heard(target, inputs, x, y, context, threat, tried, batch_size)
     return Report(
-        name=name or target.model.name,
-        norm=norm,
-        bounds=bounds,
-        epsilons=epsilons,
+        name=target.model.name,
+        norm=threat.norm,
+        bounds=threat.bounds,
+        epsilons=(),
         distance=distance,
         runs=tuple(runs),
         alarms=alarmed,
@@ -142,7 +162,6 @@ def evaluate(
         notes=noted,
         success=target.success.name,
         examples="images" if x.ndim == 4 else "examples",
-        noise=corruption.run(corruptions, target, x, context, y, bounds, seed, batch_size),
     )
 
 
@@ -186,17 +205,17 @@ def _radii(threat, epsilons):
     return tuple(sorted(radii))
 
 
-def _check_attacks(attacks, norm, bounds, epsilons):
+def _check_attacks(attacks, threat, epsilons):
     for attack in attacks:
         if not isinstance(attack, Attack):
             raise ValueError(
                 f"Received {attack!r} among the attacks; expected attacks as in "
-                f"attacks=[kp.attacks.PGD({norm!r})]."
+                f"attacks=[kp.attacks.PGD({threat.norm!r})]."
             )
-        if attack.norm != norm or attack.bounds != bounds:
+        if attack.norm != threat.norm or attack.bounds != threat.bounds:
             raise ValueError(
-                f"Received the attack {attack!r} for an evaluation with norm={norm!r} and "
-                f"bounds={bounds}; expected the same norm and bounds."
+                f"Received the attack {attack!r} for an evaluation with norm={threat.norm!r} "
+                f"and bounds={threat.bounds}; expected the same norm and bounds."
             )
     if not any(True for _ in _plan(attacks, epsilons)):
         raise ValueError(

@@ -97,7 +97,7 @@ class Adversarial(DataTerm):
         if step_size is None:
             step_size = self.epsilon * (1.0 if self.steps == 1 else 2.5 / self.steps)
         if self.random_start:
-            start = norm.random(step.keys(_NOISE), step.x.shape[1:], self.epsilon)
+            start = norm.random(step.keys(_NOISE), ops.shape(step.x)[1:], self.epsilon)
             start = to_bounds(step.x + ops.cast(start, step.x.dtype), self.bounds)
             gradient = step.crafting_gradient(start)
         else:

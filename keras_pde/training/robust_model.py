@@ -6,6 +6,7 @@ from keras import ops
 
 from keras_pde import replicas
 from keras_pde.attacks import differentiable
+from keras_pde.attacks.batches import check_stateless
 from keras_pde.attacks.perturbed import Perturbed
 from keras_pde.checks import check_images, check_number, check_seed, class_labels, optional
 from keras_pde.objectives.objective import compose
@@ -102,6 +103,7 @@ class RobustModel(Hook, keras.Model):
                     "which perturbations and input gradients are about; of several inputs, name "
                     "one by perturb=..."
                 )
+        check_stateless(model)
         perturbed = Perturbed(model, at, perturb)
         average = optional(check_number, average, "average", above=0, below=1)
         seed = check_seed(seed)
@@ -148,6 +150,10 @@ class RobustModel(Hook, keras.Model):
             return super().load_weights(filepath, *args, **kwargs)
         with self._lent_optimizer():
             return self.model.load_weights(filepath, *args, **kwargs)
+
+    def export(self, *args, **kwargs):
+        """Exports the model to keep, as `keras.Model.export` does."""
+        return self.result.export(*args, **kwargs)
 
     @contextlib.contextmanager
     def _lent_optimizer(self):
