@@ -19,6 +19,20 @@ def layers_of(root) -> list:
     return list(root._flatten_layers())
 
 
+def own_objects(*roots) -> dict:
+    """Classes and functions by name, without which layers of the user's own are not made anew."""
+    found = {}
+    for layer in (layer for root in roots for layer in layers_of(root)):
+        found[type(layer).__name__] = type(layer)
+        for function in (getattr(layer, name, None) for name in ("activation", "function")):
+            found[getattr(function, "__name__", None)] = function
+    return {
+        name: value
+        for name, value in found.items()
+        if name and getattr(value, "__module__", "keras").split(".")[0] != "keras"
+    }
+
+
 def takes_training(model) -> bool:
     """Whether `call` of the model has an argument `training`."""
     return model._call_has_training_arg

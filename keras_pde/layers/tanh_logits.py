@@ -39,6 +39,7 @@ class TanhLogits(keras.layers.Layer):
 
     def __init__(self, scale=1.0, **kwargs):
         super().__init__(**kwargs)
+        self.supports_masking = True
         self.scale = check_number(scale, "scale", above=0)
         self.batch_norm = batch_norm(scale=False, center=False, dtype=self.dtype_policy)
 

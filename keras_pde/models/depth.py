@@ -140,7 +140,10 @@ def changed(model, changes):
         raise ValueError(f"Received {model.name!r}, which is not built; call it on a batch first.")
     config = keras.saving.serialize_keras_object(model)
     config.pop("compile_config", None)
-    copy = keras.saving.deserialize_keras_object(config)
+    rates = [rate.template.layer for block in blocks(model) for rate in block.rates]
+    copy = keras.saving.deserialize_keras_object(
+        config, custom_objects=_keras.own_objects(model, *rates)
+    )
     if len(copy.weights) != len(model.weights):
         raise ValueError(
             f"Received {model.name!r} with a layer that several nested models share, which Keras "

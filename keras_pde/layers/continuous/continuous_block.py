@@ -4,10 +4,17 @@ import keras
 from keras import ops
 
 from keras_pde import _keras, cost, graph, integrators
-from keras_pde.checks import check_count, check_flag, check_number, check_seed, optional
+from keras_pde.checks import (
+    check_choice,
+    check_count,
+    check_flag,
+    check_number,
+    check_seed,
+    optional,
+)
 from keras_pde.layers.batch_norm import moving_statistics
 from keras_pde.layers.continuous import bases, loops
-from keras_pde.layers.continuous.stacked_rate import StackedRate
+from keras_pde.layers.continuous.stacked_rate import StackedRate, configuration
 from keras_pde.layers.continuous.sweep import Sweep
 from keras_pde.registry import register, unknown_name
 
@@ -27,6 +34,7 @@ _WRITTEN_OUT = 16
     memory="remat",
     unroll=False,
     seed=1,
+    initial="rate",
 )
 class ContinuousBlock(keras.layers.Layer):
     """A residual stage as an ordinary differential equation in depth, around any Keras layer.
@@ -45,8 +53,10 @@ class ContinuousBlock(keras.layers.Layer):
     "Stateful ODE-Nets using basis function expansions", 2021 (arXiv 2106.10820).
 
     Args:
-        rate: Keras layer or `Sequential` that keeps the shape of its input. Its configuration is
-            used: each coefficient is a fresh draw of its weights.
+        rate: Keras layer or `Sequential` that keeps the shape of its input, or a layer of your own
+            with `call(self, t, y)`, t the time in [0, horizon]. Its configuration is used: each
+            coefficient is a fresh draw of its weights. One that cannot be made from a configuration
+            is used itself, and its coefficients are its own weights.
         steps: number N of steps.
         scheme: name of `keras_pde.integrators`, or a `RungeKutta` of one's own.
         basis: `"constant"`, `"hat"`, `"discontinuous_linear"`, `"polynomial"`, `"fourier"` or
@@ -59,6 +69,10 @@ class ContinuousBlock(keras.layers.Layer):
             wherever a compiled loop cannot be used.
         seed: integer for random layers in the rate, such as dropout; None for another one at each
             start.
+        initial: `"fresh"`: each coefficient is a draw of its own; `"rate"`: all of them are the
+            weights of the rate, such as a trained one, as of a network whose layers share weights.
+
+    Masks pass through, and into rates whose `call` takes one.
 
     Input and output shape: `(batch, ...)`, that of the rate.
 
@@ -84,6 +98,7 @@ class ContinuousBlock(keras.layers.Layer):
         memory="store",
         unroll=None,
         seed=None,
+        initial="fresh",
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -109,7 +124,17 @@ class ContinuousBlock(keras.layers.Layer):
             )
         self.memory, self.seed = memory, optional(check_seed, seed)
         self.unroll = optional(check_flag, unroll, "unroll")
-        self.rates = [StackedRate(rate, self.basis, self.num_basis, dtype=self.dtype_policy)]
+        self.initial = check_choice(initial, "initial", ("fresh", "rate"))
+        self.rates = [
+            StackedRate(
+                rate,
+                self.basis,
+                self.num_basis,
+                initial=initial,
+                dtype=self.dtype_policy,
+            )
+        ]
+        self.supports_masking = True
 
     changes = 0  # how often `change_depth` was called; what was compiled before is of the old depth
 
@@ -161,7 +186,7 @@ class ContinuousBlock(keras.layers.Layer):
         Raises:
             ValueError: the block could not have been made with these arguments.
         """
-        new = type(self).from_config({**self.get_config(), **changes})  # refuses what is wrong
+        new = self._like(**changes)  # refuses what is wrong
         self._check_fields(new.scheme)
         if (new.basis, new.num_basis) != (self.basis, self.num_basis):
             for rate in self.rates:
@@ -171,9 +196,13 @@ class ContinuousBlock(keras.layers.Layer):
         self.changes += 1
         self._warn_of_cuts()
 
-    def call(self, inputs, training=None):
+    def _like(self, **changes):
+        """A block with these arguments and others as in this one, around some rate."""
+        return type(self)(keras.layers.Identity(), **{**self._arguments(), **changes})
+
+    def call(self, inputs, training=None, mask=None):
         y = ops.cast(inputs, self._state_dtype)
-        y = self._leave(self._solve(self._enter(y), training))
+        y = self._leave(self._solve(self._enter(y), training, mask))
         return ops.cast(y, self.compute_dtype)
 
     def _enter(self, y):
@@ -186,9 +215,9 @@ class ContinuousBlock(keras.layers.Layer):
     def _state_dtype(self):
         return keras.backend.result_type(self.compute_dtype, "float32")
 
-    def _solve(self, y, training):
+    def _solve(self, y, training, mask=None):
         """The state after all steps, from y, which is a tensor or the pair of a pair scheme."""
-        sweep = Sweep(self, self._writes_out(), training)
+        sweep = Sweep(self, self._writes_out(), training, mask)
         state, log, first = sweep.start(y)
         state, log = loops.run(
             sweep.step,
@@ -224,9 +253,13 @@ class ContinuousBlock(keras.layers.Layer):
         return tuple(input_shape)
 
     def get_config(self):
+        rate = self.rates[0].template.layer
+        return {**self._arguments(), "rate": configuration(rate)}
+
+    def _arguments(self):
+        """Those of the constructor, without the rate."""
         return {
             **super().get_config(),
-            "rate": keras.saving.serialize_keras_object(self.rates[0].template.layer),
             "steps": self.steps,
             "scheme": integrators.serialize(self.scheme),
             "basis": self.basis.name,
@@ -235,6 +268,7 @@ class ContinuousBlock(keras.layers.Layer):
             "memory": self.memory,
             "unroll": self.unroll,
             "seed": self.seed,
+            "initial": self.initial,
         }
 
     @classmethod

@@ -1,4 +1,5 @@
 import contextlib
+import inspect
 
 import keras
 import numpy as np
@@ -22,18 +23,21 @@ class StackedRate(keras.layers.Layer):
             used, not its weights.
         basis: a `bases.Basis`.
         count: number of coefficients K.
+        initial: `"fresh"` draws each coefficient, `"rate"` takes the weights of the rate for all.
     """
 
-    def __init__(self, rate, basis, count, **kwargs):
+    def __init__(self, rate, basis, count, initial="fresh", **kwargs):
         super().__init__(**kwargs)
+        self.initial = initial
         self.template = _Template(rate)
         self.basis, self.count = basis, count
 
     def build(self, input_shape):
         self.shape = tuple(input_shape)
-        pieces = [self._piece(k, input_shape) for k in range(self.count)]
+        pieces = self._pieces(input_shape)
         template = self.template
         template.layer = pieces[0]
+        template.layer.supports_masking = True  # which the block takes care of
         template.trained = list(pieces[0].trainable_variables)
         others = pieces[0].non_trainable_variables
         template.kept = [v for v in others if not _is_seed(v)]
@@ -69,21 +73,39 @@ class StackedRate(keras.layers.Layer):
             self._create(stacks, cells)
         self.trainable = trainable
 
-    def _piece(self, k, input_shape):
-        """A fresh copy of the rate, built by a symbolic call, which creates every variable."""
-        config = unshared(keras.saving.serialize_keras_object(self.template.layer))
-        config = _reseeded(config, k)
-        piece = keras.saving.deserialize_keras_object(config)
+    def _pieces(self, input_shape):
+        """The rate with the weights of each coefficient."""
+        rate = self.template.layer
+        try:
+            config = unshared(configuration(rate))
+            pieces = [self._copy(config, k) for k in range(self.count)]
+        except (NotImplementedError, TypeError):  # of layers without a configuration
+            pieces, alone = [rate], True
+        else:
+            alone = self.initial == "rate"
+        for piece in pieces:
+            self._call_once(piece, input_shape)
+        if self.initial == "rate" and pieces[0] is not rate:
+            self._call_once(rate, input_shape)
+            pieces[0].set_weights(rate.get_weights())
+        return pieces[:1] * self.count if alone else pieces
+
+    def _copy(self, config, k):
+        objects = _keras.own_objects(self.template.layer)
+        return keras.saving.deserialize_keras_object(_reseeded(config, k), custom_objects=objects)
+
+    def _call_once(self, piece, input_shape):
+        """Builds a copy of the rate by a symbolic call, which creates every variable."""
         with _outside_of_graphs():
             image = keras.KerasTensor((None, *input_shape[1:]), dtype=self.compute_dtype)
-            shape = tuple(piece(image).shape)
+            time = [keras.KerasTensor((), dtype=self.compute_dtype)] * _takes_time(piece)
+            shape = tuple(piece(*time, image).shape)
         if shape[1:] != tuple(input_shape[1:]):
             raise ValueError(
                 f"Received rate {piece.name!r}, which maps {tuple(input_shape[1:])} to "
                 f"{shape[1:]}; expected a layer that keeps the shape, since its output is added "
                 "to its input."
             )
-        return piece
 
     def _from_pieces(self):
         if self.basis.nodal:
@@ -123,7 +145,7 @@ class StackedRate(keras.layers.Layer):
             )
         return _ForEach(constraint)
 
-    def evaluate(self, x, row, cell, stacks, cells, seeds, training):
+    def evaluate(self, x, row, cell, stacks, cells, seeds, training, mask=None, t=None):
         """The rate at one depth.
 
         Args:
@@ -132,6 +154,7 @@ class StackedRate(keras.layers.Layer):
             cell: `(elements,)`, one at the element and zeros elsewhere.
             stacks, cells: the coefficients of the weights, and of what is kept.
             seeds: one state a random generator.
+            mask, t: of the input, and the time; passed on to a rate that takes them.
             training: passed on; not left to Keras' context of the call, which is gone when a step
                 runs again for the gradient.
 
@@ -144,13 +167,25 @@ class StackedRate(keras.layers.Layer):
             *zip(template.kept, [_combined(cell, c) for c in cells], strict=True),
             *zip(template.seeds, seeds, strict=True),
         ]
+        time = [ops.cast(t, x.dtype)] if _takes_time(template.layer) else []
+        masked = {} if mask is None or not _takes_mask(template.layer) else {"mask": mask}
         with keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope:
-            slope = template.layer(x, training=training)
+            slope = template.layer(*time, x, training=training, **masked)
         return slope, [scope.get_current_value(v) for v in template.kept], scope.losses or []
 
     @property
     def seed_count(self):
         return len(self.template.seeds)
+
+
+def _takes_time(layer):
+    """Whether its `call` is one of time and state: (t, y) or (time, ...)."""
+    names = list(inspect.signature(layer.call).parameters)
+    return len(names) > 1 and names[0] in ("t", "time")
+
+
+def _takes_mask(layer):
+    return "mask" in inspect.signature(layer.call).parameters
 
 
 class _Template:
@@ -219,15 +254,24 @@ def _outside_of_graphs():
     return contextlib.nullcontext()
 
 
+def configuration(layer):
+    """As serialized, but not built: inner layers would count as built, without weights."""
+    return _without({"build_config"}, keras.saving.serialize_keras_object(layer))
+
+
 def unshared(config):
     """A configuration whose objects are its own.
 
     While Keras loads a file, it marks objects of one id() as one object, also where the first is
     gone by now: what is made of the configuration would be another layer's.
     """
+    return _without({"shared_object_id"}, config)
+
+
+def _without(names, config):
     if isinstance(config, dict):
-        return {k: unshared(value) for k, value in config.items() if k != "shared_object_id"}
-    return [unshared(item) for item in config] if isinstance(config, list) else config
+        return {k: _without(names, value) for k, value in config.items() if k not in names}
+    return [_without(names, item) for item in config] if isinstance(config, list) else config
 
 
 def _reseeded(config, k):

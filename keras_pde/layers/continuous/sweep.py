@@ -18,9 +18,10 @@ class Sweep:
         block: the `ContinuousBlock`, built.
         unroll: whether the number n of a step is a Python integer.
         training: whether what the rates keep moves.
+        mask: of the input, for rates that take one.
     """
 
-    def __init__(self, block, unroll, training):
+    def __init__(self, block, unroll, training, mask=None):
         self.block, self.unroll = block, unroll
         self.scheme, self.h = block.scheme, block.horizon / block.steps
         self.plans = [
@@ -28,7 +29,7 @@ class Sweep:
             for part, rate in enumerate(block.rates)
         ]
         self.moving = [plan for plan in self.plans if training]
-        self._training = training
+        self._training, self._mask = training, mask
         self._structure = [plan.stacks for plan in self.plans]
         self.weights = keras.tree.flatten(self._structure)
         self._seed = block.seed_generator.next() if hasattr(block, "seed_generator") else None
@@ -67,7 +68,7 @@ class Sweep:
             plan = self.plans[part]
             x = ops.cast(y, self.block.compute_dtype)
             slope, kept, losses = plan.evaluate(
-                n, stage, x, weights[part], self._seed, self._training
+                n, stage, x, weights[part], self._seed, self._training, self._mask, self.h
             )
             if losses:
                 self._has_loss = True
@@ -84,6 +85,7 @@ class _Plan:
 
     def __init__(self, rate, scheme, steps, part, unroll):
         self.rate, self.part, self.stages = rate, part, scheme.stages
+        self._nodes = [float(node) for node in scheme.nodes]
         constant, elements = bases.get("constant"), rate.basis.elements(rate.count)
         rows = bases.rows(rate.basis, rate.count, steps, scheme.nodes)
         cells = bases.rows(constant, elements, steps, scheme.nodes)
@@ -100,7 +102,7 @@ class _Plan:
         fixed = (lambda a: a) if unroll else (lambda a: ops.convert_to_tensor(a, dtype))
         self._rows, self._cells, self._shares = fixed(rows), fixed(cells), fixed(shares)
 
-    def evaluate(self, n, stage, x, stacks, seed, training):
+    def evaluate(self, n, stage, x, stacks, seed, training, mask, h):
         """The rate at that stage: `(slope, kept, losses)`."""
         row, cell = self._rows[n, stage], self._cells[n, stage]
         # Counted, not drawn one after the other: a stage that is run again draws the same mask.
@@ -109,7 +111,8 @@ class _Plan:
             seed + ops.cast(ops.stack([generator, turn * _APART]), seed.dtype)
             for generator in range(self.rate.seed_count)
         ]
-        return self.rate.evaluate(x, row, cell, stacks, self._parts, seeds, training)
+        t = h * (ops.cast(n, x.dtype) + self._nodes[stage])
+        return self.rate.evaluate(x, row, cell, stacks, self._parts, seeds, training, mask, t)
 
     def added(self, sums, n, stage, kept):
         shares = self._shares[n, stage]

@@ -64,6 +64,7 @@ class CayleyDense(keras.layers.Layer):
 
     def __init__(self, step_size=1.0, kernel_initializer="glorot_uniform", **kwargs):
         super().__init__(**kwargs)
+        self.supports_masking = True
         self.step_size = check_number(step_size, "step_size", above=0)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.input_spec = keras.layers.InputSpec(min_ndim=2)

@@ -119,10 +119,13 @@ class StableBlock(ContinuousBlock):
                 stacklevel=2,
             )
 
+    def _like(self, **changes):
+        return type(self)(**{**self.get_config(), **changes})
+
     def get_config(self):
-        config = super().get_config()
-        del config["rate"]
-        return {**config, **self._settings}
+        arguments = self._arguments()
+        del arguments["initial"]  # of the rates, which are this layer's own
+        return {**arguments, **self._settings}
 
     @classmethod
     def from_config(cls, config):

@@ -40,6 +40,7 @@ class StableRate(keras.layers.Layer):
 
     def __init__(self, kernel_size, activation, use_bias, kernel_initializer, **kwargs):
         super().__init__(**kwargs)
+        self.supports_masking = True
         self.kernel_size = kernel_size
         if kernel_size is not None:
             self.kernel_size = check_count(kernel_size, "kernel_size")

@@ -35,6 +35,7 @@ class TVNormalization(keras.layers.Layer):
 
     def __init__(self, epsilon=1e-3, center=True, **kwargs):
         super().__init__(**kwargs)
+        self.supports_masking = True
         self.epsilon, self.center = (
             check_number(epsilon, "epsilon", above=0),
             check_flag(center, "center"),
