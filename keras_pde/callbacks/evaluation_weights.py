@@ -30,12 +30,15 @@ class EvaluationWeights(keras.callbacks.Callback):
     A model with a `train_step` of its own and several optimizers, such as a GAN, names them: then
     `fit` also ends as with `model.optimizer`, with these weights in the model.
 
+    Where `model.optimizer` has no such weights nothing is to do, so that one list of callbacks
+    serves all optimizers; one that was named must have some.
+
     Args:
         optimizer: a `keras.optimizers.Optimizer` or a list of them, those whose weights to show;
             default `model.optimizer`.
 
     Raises:
-        ValueError: an optimizer has no such weights, or is none.
+        ValueError: an optimizer that was named has no such weights, or is none.
 
     Example:
 
@@ -69,7 +72,7 @@ class EvaluationWeights(keras.callbacks.Callback):
         if self._shown and all(shown.are_in_place() for shown in self._shown):
             self._put_back()  # an interrupted training's
         self._training, self._shown, self._wanted = True, [], 0
-        for optimizer in self._optimizers:
+        for optimizer in self._own:
             if not judged_by_others(optimizer) and not state.undecided(optimizer):
                 raise ValueError(
                     f"Received the optimizer {type(optimizer).__name__}, which trains the weights "

@@ -7,6 +7,7 @@ from keras import ops
 from keras_pde import _keras
 from keras_pde.calls import in_place_of
 from keras_pde.checks import check_count
+from keras_pde.data.examples import arrays
 from keras_pde.layers import ContinuousBlock
 
 
@@ -22,9 +23,10 @@ class RecalibrateBatchNorm(keras.callbacks.Callback):
     Put it after `EvaluationWeights` and before callbacks that save.
 
     Args:
-        x: training images: an array `(n, ...)`, of which the first `batches * batch_size` are used;
-            or what gives batches each time that it is iterated over, such as a `tf.data.Dataset`:
-            images, or tuples that begin with images.
+        x: training images: an array `(n, ...)`, a dict of arrays, or a list of one for each input
+            of the model, of which the first `batches * batch_size` are used; or what gives batches
+            each time that it is iterated over, such as a `tf.data.Dataset`: inputs, or tuples of
+            inputs and labels.
         batch_size: of an array: as in the training, on which the statistics depend; at least 2.
         batches: how many, at least 1.
 
@@ -42,13 +44,19 @@ class RecalibrateBatchNorm(keras.callbacks.Callback):
         super().__init__()
         self.batch_size = check_count(batch_size, "batch_size", least=2)
         self.batches = check_count(batches, "batches")
-        if hasattr(x, "shape") and len(x) < self.batch_size:
+        self.x = x
+        if hasattr(x, "shape") or isinstance(x, dict):
+            self._check_count(x)
+        self._training = self._done = False
+
+    def _check_count(self, x):
+        count = len(keras.tree.flatten(arrays(x))[0])
+        if count < self.batch_size:
             raise ValueError(
-                f"Received {len(x)} images for batches of {self.batch_size}; expected at least one "
+                f"Received {count} images for batches of {self.batch_size}; expected at least one "
                 "batch."
             )
-        self.x = x
-        self._training = self._done = False
+        return count
 
     def on_train_begin(self, logs=None):
         _holders(self.model)  # refuses early
@@ -79,7 +87,7 @@ class RecalibrateBatchNorm(keras.callbacks.Callback):
             for k, images in enumerate(itertools.islice(self._images(), self.batches)):
                 for normalization in (n for found in layers for n in found):
                     normalization.momentum = k / (k + 1)  # the plain mean
-                network(ops.convert_to_tensor(images), training=False)
+                network(keras.tree.map_structure(ops.convert_to_tensor, images), training=False)
         if k < 0:
             raise ValueError(
                 f"Received x={self.x!r}, which gives no batch; expected an array of images, or "
@@ -88,12 +96,15 @@ class RecalibrateBatchNorm(keras.callbacks.Callback):
         self._done = True
 
     def _images(self):
-        if not hasattr(self.x, "shape"):
+        # A list of arrays may be of batches, too; or one entry for each input of the model.
+        inputs = len(getattr(self.model, "inputs", None) or [None])
+        several = isinstance(self.x, list | tuple) and inputs > 1 and len(self.x) == inputs
+        if not (hasattr(self.x, "shape") or isinstance(self.x, dict) or several):
             yield from (batch[0] if isinstance(batch, tuple) else batch for batch in self.x)
             return
-        size = self.batch_size
-        for k in range(len(self.x) // size):
-            yield self.x[k * size : (k + 1) * size]
+        for k in range(self._check_count(self.x) // self.batch_size):
+            rows = slice(k * self.batch_size, (k + 1) * self.batch_size)
+            yield keras.tree.map_structure(lambda array, rows=rows: array[rows], arrays(self.x))
 
 
 def _holders(model):

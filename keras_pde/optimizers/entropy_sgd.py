@@ -1,4 +1,5 @@
 import math
+import warnings
 
 import keras
 from keras import ops
@@ -6,6 +7,8 @@ from keras import ops
 from keras_pde.checks import check_number
 from keras_pde.optimizers.anchored_optimizer import AnchoredOptimizer
 from keras_pde.registry import register, unknown_name
+
+_STALLS = 0.2  # outer rates below are hardly meant
 
 
 @register(
@@ -53,7 +56,8 @@ class EntropySGD(AnchoredOptimizer):
     are preferred only at temperatures comparable with differences of the loss.
 
     Args:
-        learning_rate: of the outer step, a share of the way to the mean; what schedules change.
+        learning_rate: of the outer step, a share of the way to the mean; what schedules change. A
+            warning says so where it begins below 0.2.
         inner_learning_rate: of the inner steps, in the units of other optimizers' learning rates.
         inner_steps: L, at least 1; the paper has 5 to 20. Epochs of `fit` are effective epochs: all
             batches count, as they do for other optimizers.
@@ -112,6 +116,19 @@ class EntropySGD(AnchoredOptimizer):
         self.temperature = check_number(temperature, "temperature", least=0)
         self.momentum = check_number(momentum, "momentum", least=0, below=1)
         self.inner_momentum = check_number(inner_momentum, "inner_momentum", least=0, below=1)
+        self._warn_of_stalling(learning_rate)
+
+    def _warn_of_stalling(self, learning_rate):
+        schedule = isinstance(learning_rate, keras.optimizers.schedules.LearningRateSchedule)
+        rate = float(ops.convert_to_numpy(learning_rate(0) if schedule else learning_rate))
+        if 0 < rate < _STALLS:
+            warnings.warn(
+                f"{type(self).__name__} with learning_rate={rate:g} goes {rate:.1%} of the way to "
+                f"the mean of each cycle of {self.inner_steps} batches, and trains about "
+                f"{1 / rate:.0f} times slower than with 1. What other optimizers call their "
+                "learning rate is inner_learning_rate here.",
+                stacklevel=3,
+            )
 
     @classmethod
     def paper(cls, network, batches, **kwargs):

@@ -319,7 +319,7 @@ class TestTrainings:
         assert_equal(alone.get_weights(), several.get_weights(), rtol=1e-6)
 
     def test_schedule(self, entry):
-        schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 4, 0.5)
+        schedule = keras.optimizers.schedules.ExponentialDecay(0.4, 4, 0.5)
         if "inner_optimizer" in entry.example:
             optimizer = build(entry, inner_optimizer=keras.optimizers.SGD(schedule))
         else:
@@ -327,7 +327,7 @@ class TestTrainings:
         fit(compiled(optimizer))
         counter = getattr(optimizer, "inner_optimizer", optimizer).iterations
         assert int(counter) == (4 if entry.name in ("sam", "asam") else 8)
-        np.testing.assert_allclose(float(optimizer.learning_rate), 0.1 * 0.5 ** (int(counter) / 4))
+        np.testing.assert_allclose(float(optimizer.learning_rate), 0.4 * 0.5 ** (int(counter) / 4))
 
     def test_moving_average(self, entry):
         """`use_ema` ends with an average of what the training passed, between start and end."""

@@ -264,3 +264,11 @@ def test_settings_of_the_paper():
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         optimizers.EntropySGD(**arguments)
+
+
+def test_an_outer_rate_that_stalls_is_told():
+    stalls = keras.optimizers.schedules.ExponentialDecay(0.05, 100, 0.5)
+    for rate in (0.05, stalls):
+        with pytest.warns(UserWarning, match=r"5.0% of the way .* 20 times slower .*inner_learn"):
+            optimizers.EntropySGD(rate)
+    optimizers.EntropySGD(keras.optimizers.schedules.CosineDecay(1.0, 100))
