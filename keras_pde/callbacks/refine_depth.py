@@ -1,6 +1,7 @@
 import contextlib
 
 import keras
+import numpy as np
 
 from keras_pde import _keras
 from keras_pde.checks import check_count
@@ -21,8 +22,10 @@ class RefineDepth(keras.callbacks.Callback):
 
     Source: Queiruga et al., 2020 (arXiv 2008.02389), who start the optimizer anew.
 
-    In `fit`, `model.optimizer` is another object after a refinement. To resume a training, load the
-    refined model and pass `initial_epoch`: refinements of earlier epochs are not repeated.
+    In `fit`, `model.optimizer` is another object after a refinement. Weights of another depth that
+    `EarlyStopping` or `BackupAndRestore` put back bring the model to their depth. To resume a
+    training otherwise, load the refined model and pass `initial_epoch`: refinements of earlier
+    epochs are not repeated.
 
     Args:
         epochs: numbers of the epochs, as `fit` counts them from 0, before which to refine:
@@ -48,20 +51,67 @@ class RefineDepth(keras.callbacks.Callback):
             )
         self.verbose = verbose
 
+    def set_model(self, model):
+        super().set_model(model)
+        self._depths = {}
+        if depth.has_blocks(model):
+            self._note()
+            self._take_care(model)
+
     def on_train_begin(self, logs=None):
         depth.blocks(self.model)  # refuses early
+        self._note()
 
     def on_epoch_begin(self, epoch, logs=None):
         if epoch in self.epochs:
-            with _scope(self.model):
-                refine_in_training(self.model)
+            self._refine()
             if self.verbose:
                 steps = [block.steps for block in depth.blocks(self.model)]
                 print(f"Refined before epoch {epoch + 1}: {steps} steps.")
 
+    def _refine(self):
+        with _scope(self.model):
+            change_in_training(self.model, [*map(depth.refinement, depth.blocks(self.model))])
+        self._note()
 
-def refine_in_training(model):
-    """Refines a compiled model in place, with its optimizer and compiled functions."""
+    def _note(self):
+        """Remembers which depth has weights of these shapes."""
+        if self.model.built:
+            shapes = tuple(tuple(variable.shape) for variable in self.model.weights)
+            self._depths[shapes] = [depth.arguments(block) for block in depth.blocks(self.model)]
+
+    def _take_care(self, model):
+        """Weights of another depth that others restore bring their depth with them.
+
+        Those are the best ones of `EarlyStopping`, and the last ones of `BackupAndRestore`.
+        """
+        set_weights, load_weights = type(model).set_weights, type(model).load_weights
+
+        def set_at_their_depth(weights):
+            found = self._depths.get(tuple(np.shape(values) for values in weights))
+            if found not in (None, [depth.arguments(block) for block in depth.blocks(model)]):
+                with _scope(model):
+                    change_in_training(model, found)
+            set_weights(model, weights)
+
+        def load_at_their_depth(*args, **kwargs):
+            for _ in self.epochs:
+                try:
+                    return load_weights(model, *args, **kwargs)
+                except ValueError:  # of other shapes
+                    self._refine()
+            return load_weights(model, *args, **kwargs)
+
+        model.set_weights, model.load_weights = set_at_their_depth, load_at_their_depth
+
+
+def change_in_training(model, changes):
+    """Changes the depth of a compiled model in place, with its optimizer and compiled functions.
+
+    Args:
+        model: the model.
+        changes: for each block, the arguments of `change_depth`.
+    """
     if keras.backend.backend() == "jax":
         model.jax_state_sync()
     for optimizer in state.nested(model.optimizer):
@@ -69,10 +119,10 @@ def refine_in_training(model):
             optimizer.end_cycle()
     position = {id(v): i for i, v in enumerate(model.trainable_variables)}
     transfers = {}
-    for block in depth.blocks(model):
+    for block, change in zip(depth.blocks(model), changes, strict=True):
         stacks = [stack for rate in block.rates for stack in rate.stacks]
         before = (block.basis, block.num_basis)
-        block.change_depth(**depth.refinement(block))
+        block.change_depth(**change)
         transfer = bases.slot_transfer(*before, block.basis, block.num_basis)
         transfers |= {position[id(v)]: transfer for v in stacks if id(v) in position}
     if model.optimizer.built:

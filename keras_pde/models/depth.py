@@ -121,6 +121,17 @@ def blocks(model) -> list[ContinuousBlock]:
     return found
 
 
+def has_blocks(model) -> bool:
+    """Whether there is one."""
+    return any(isinstance(layer, ContinuousBlock) for layer in _keras.layers_of(model))
+
+
+def arguments(block) -> dict:
+    """Those of `change_depth` that make it what it is."""
+    found = {name: getattr(block, name) for name in ("steps", "scheme", "num_basis")}
+    return {**found, "basis": block.basis.name}
+
+
 def refinement(block):
     """The arguments of `change_depth` that refine a block."""
     return {"steps": 2 * block.steps, "num_basis": block.basis.refined(block.num_basis)}
