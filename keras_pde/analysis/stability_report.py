@@ -3,12 +3,15 @@
 import dataclasses
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_pde import _keras
+from keras_pde.analysis.spectrum import spectrum_on
 from keras_pde.integrators import Scheme
+from keras_pde.layers import ContinuousBlock
 from keras_pde.records import ToJSON, plain
 from keras_pde.text import table
 
@@ -31,10 +34,12 @@ class LayerStability:
         growth: largest factor by which one step multiplies a solution of the linear equation.
         stable: whether that is at most 1, up to float rounding.
         suggested_steps: for blocks that are not stable: a number of steps that is; else None.
-        suggested_gamma: for Euler steps that are not stable, of an antisymmetric equation: the
-            damping with which they are; else None.
+        suggested_gamma: for steps that are not stable, of an equation with damping: a gamma with
+            which they are; None if that would not do.
         spectrum: the complex numbers.
         integrator: the `Scheme` itself.
+        on_data: whether the spectrum is that of the Jacobian where some inputs went, an estimate;
+            else it bounds all that there are.
     """
 
     name: str
@@ -49,17 +54,20 @@ class LayerStability:
     suggested_gamma: float | None
     spectrum: np.ndarray = dataclasses.field(repr=False, compare=False)
     integrator: Scheme = dataclasses.field(repr=False, compare=False)
+    on_data: bool = False
 
     @classmethod
-    def of(cls, layer):
-        scheme, h, spectrum = layer.scheme, layer.step_size, np.asarray(layer.spectrum())
+    def of(cls, layer, spectrum=None):
+        on_data = spectrum is not None
+        h = layer.horizon / layer.steps if on_data else layer.step_size
+        scheme, spectrum = layer.scheme, spectrum if on_data else np.asarray(layer.spectrum())
         z = h * spectrum
         stable, limit = scheme.is_stable(z), largest_step(scheme, spectrum)
         steps = gamma = None
         if not stable and limit and hasattr(layer, "horizon"):
             steps = math.ceil(layer.horizon / limit)
-        if not stable and scheme.name == "euler" and hasattr(layer, "gamma"):
-            gamma = _euler_damping(h, float(abs(spectrum.imag).max()))
+        if not stable and hasattr(layer, "gamma"):
+            gamma = _damping(layer, scheme, h, spectrum)
         return cls(
             name=layer.name,
             kind=type(layer).__name__,
@@ -73,6 +81,7 @@ class LayerStability:
             suggested_gamma=gamma,
             spectrum=spectrum,
             integrator=scheme,
+            on_data=on_data,
         )
 
     @property
@@ -97,14 +106,16 @@ class StabilityReport(ToJSON):
     Attributes:
         name: of the model.
         rows: one `LayerStability` a layer.
+        not_judged: names of the continuous blocks that need inputs to be judged.
     """
 
     name: str
     rows: tuple[LayerStability, ...]
+    not_judged: tuple[str, ...] = ()
 
     @property
     def stable(self) -> bool:
-        """Whether every layer is."""
+        """Whether every layer is that was judged."""
         return all(row.stable for row in self.rows)
 
     def table(self) -> str:
@@ -112,6 +123,10 @@ class StabilityReport(ToJSON):
         head = ("layer", "kind", "scheme", "h", "bound", "largest h", "growth", "verdict", "fix")
         title = f"{self.name}: linear stability of {len(self.rows)} layers"
         note = "For weights frozen at one depth and time; sufficient, and no bound of gradients."
+        if any(row.on_data for row in self.rows):
+            note += "\nContinuousBlock: an estimate, where the inputs given went."
+        if self.not_judged:
+            note += f"\nNot judged without inputs x: {', '.join(self.not_judged)}."
         return table(title, head, map(_cells, self.rows), note)
 
     def __str__(self) -> str:
@@ -140,7 +155,9 @@ class StabilityReport(ToJSON):
         return draw(self, path)
 
 
-def stability_report(model_or_layer: keras.Model | keras.layers.Layer) -> StabilityReport:
+def stability_report(
+    model_or_layer: keras.Model | keras.layers.Layer, x: Any = None
+) -> StabilityReport:
     """Judges every layer of a model that is a numerical step of a differential equation.
 
     Such a layer has a `scheme`, a `step_size` h and a `spectrum()`, numbers lambda around the
@@ -158,8 +175,12 @@ def stability_report(model_or_layer: keras.Model | keras.layers.Layer) -> Stabil
     Source: Hairer and Wanner, Solving Ordinary Differential Equations II, IV.2; for networks, Haber
     and Ruthotto, 2017 (arXiv 1705.03341).
 
+    Of a `ContinuousBlock` around any layer there is no such bound. With inputs `x` the eigenvalues
+    of its Jacobian at the states that they pass through are judged: an estimate.
+
     Args:
         model_or_layer: a built Keras model or layer, with recurrent cells and nested models.
+        x: inputs of the model, of which the first 8 are used for continuous blocks.
 
     Returns:
         A `StabilityReport`.
@@ -173,14 +194,25 @@ def stability_report(model_or_layer: keras.Model | keras.layers.Layer) -> Stabil
     """
     layers = _keras.layers_of(model_or_layer)
     judged = [layer for layer in layers if _is_judged(layer)]
-    if not judged:
+    blocks = [n for n in layers if isinstance(n, ContinuousBlock) and not hasattr(n, "spectrum")]
+    if not judged and (x is None or not blocks):
+        fix = (
+            "inputs x, on which to judge its continuous blocks"
+            if blocks
+            else (
+                "a layer such as `AntisymmetricBlock`, `HamiltonianBlock`, `ParabolicBlock` or "
+                "`SecondOrderBlock` of `keras_pde.layers`"
+            )
+        )
         raise ValueError(
             f"Received {model_or_layer.name!r}, in which no layer has a stability to judge; "
-            "expected a layer such as `AntisymmetricBlock`, `HamiltonianBlock`, `ParabolicBlock` "
-            "or `SecondOrderBlock` of `keras_pde.layers`."
+            f"expected {fix}."
         )
-    rows = tuple(LayerStability.of(layer) for layer in judged)
-    return StabilityReport(model_or_layer.name, rows)
+    rows = [LayerStability.of(layer) for layer in judged]
+    if x is not None:
+        rows += [LayerStability.of(n, spectrum_on(model_or_layer, n, x)) for n in blocks]
+    left = () if x is not None else tuple(block.name for block in blocks)
+    return StabilityReport(model_or_layer.name, tuple(rows), left)
 
 
 def largest_step(scheme, spectrum) -> float:
@@ -200,6 +232,27 @@ def largest_step(scheme, spectrum) -> float:
     # method makes 1 + 8e-10. At half the step it is still there, unlike where there is a limit.
     vanishes = scheme.amplification(low / 2 * directions).max() - 1 < 1e-12
     return float(low / radius) if vanishes else 0.0
+
+
+def _damping(layer, scheme, h, spectrum):
+    """The least gamma with which a step is stable; `None` if there is none."""
+    rate = getattr(layer, "damping_rate", None)
+    if rate is None:  # of a block, whose spectrum is a triangle that gamma makes longer
+        known = scheme.name == "euler"
+        return _euler_damping(h, float(abs(spectrum.imag).max())) if known else None
+
+    def is_stable(extra):
+        return scheme.is_stable(h * (spectrum - rate * extra))
+
+    tried = np.linspace(0, 2 / (rate * h), 201)
+    first = next((i for i, extra in enumerate(tried) if is_stable(extra)), None)
+    if not first:
+        return None
+    low, high = tried[first - 1], tried[first]
+    for _ in range(20):
+        middle = (low + high) / 2
+        low, high = (low, middle) if is_stable(middle) else (middle, high)
+    return float(layer.gamma + high)
 
 
 def _euler_damping(h, w):

@@ -1,6 +1,7 @@
 """The recurrent cells: their spectra, the limits of their steps, and gradients over time."""
 
 import contextlib
+import warnings
 
 import keras
 import numpy as np
@@ -9,6 +10,7 @@ from keras import ops
 from recurrent_cases import M, N, close, compiled, make, one_step, sequences
 
 from keras_pde import autodiff
+from keras_pde.analysis import stability_report
 from keras_pde.layers.recurrent import (
     AntisymmetricRNN,
     AntisymmetricRNNCell,
@@ -68,6 +70,7 @@ def test_slopes_of_the_gated_cell_are_in_the_documented_range():
 def pair(gamma, **kwargs):
     """The cell of the published demonstration: eigenvalues 2i and -2i, step 0.1."""
     two = keras.initializers.Constant(2.0)
+    kwargs = {"scheme": "euler", **kwargs}
     cell = AntisymmetricRNNCell(2, 0.1, gamma, recurrent_initializer=two, **kwargs)
     cell.build((None, 1))
     return cell
@@ -90,8 +93,24 @@ def test_published_demonstration_is_flagged():
 
 
 def test_defaults_do_not_warn():
-    for layer in (LipschitzRNN(48), LipschitzRNN(5), CoRNN(24)):
+    for layer in (LipschitzRNN(48), LipschitzRNN(5), AntisymmetricRNN(32), CoRNN(24)):
         layer.build((None, None, 1))
+        assert stability_report(layer).stable
+
+
+@pytest.mark.parametrize("scheme", ["euler", "heun"])
+@pytest.mark.parametrize("kind", [LipschitzRNN, AntisymmetricRNN])
+def test_the_gamma_that_is_suggested_is_the_least(kind, scheme):
+    more = {"beta": 0.75} if kind is LipschitzRNN else {}
+    layer = kind(24, 0.1, gamma=0.0, scheme=scheme, **more)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        layer.build((None, None, 1))
+    (row,) = stability_report(layer).rows
+    assert not row.stable and row.suggested_gamma > 0
+    for factor, stable in ((1.001, True), (0.99, False)):
+        layer.cell.gamma = factor * row.suggested_gamma
+        assert stability_report(layer).stable == stable
 
 
 def test_other_warnings():

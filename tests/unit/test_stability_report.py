@@ -233,3 +233,61 @@ class TestReport:
             analysis.stability_report(plain)
         with pytest.raises(ValueError, match="expected a layer that is built"):
             stability_report(layers.HamiltonianBlock(3))
+
+
+def around(rate, **kwargs):
+    """A model of a continuous block, and inputs."""
+    inputs = keras.Input((3, 2))
+    block = layers.ContinuousBlock(rate, 4, num_basis=2, **kwargs)
+    model = keras.Model(inputs, block(inputs))
+    return model, np.random.default_rng(0).normal(size=(5, 3, 2)).astype("float32")
+
+
+@pytest.mark.parametrize(("w", "stable"), [(2.8, True), (2.9, False)])
+def test_a_continuous_block_is_judged_on_data(w, stable):
+    """A rotation at every depth and place: eigenvalues +- i w, of which rk4 bears 2.828 a step."""
+    model, x = around(keras.layers.Dense(2, use_bias=False), scheme="rk4", horizon=4.0)
+    turn = np.array([[0, w], [-w, 0]], "float32")
+    model.layers[1].set_weights([np.stack([turn, turn])])
+    report = stability_report(model, x)
+    (row,) = report.rows
+    assert row.on_data and report.stable == row.stable == stable
+    np.testing.assert_allclose(np.sort(np.unique(np.round(row.spectrum.imag, 4))), [-w, w])
+    np.testing.assert_allclose(row.spectrum.real, 0, atol=1e-4)
+    assert row.limit == pytest.approx(2.828 / w, rel=1e-3)
+    assert "an estimate" in report.table()
+    if not stable:
+        assert row.suggested_steps == 5
+
+
+def test_the_spectrum_is_that_of_a_jacobian_by_differences():
+    rate = keras.layers.Dense(2, "tanh", bias_initializer="normal")
+    model, x = around(rate, scheme="euler", basis="constant")
+    kernels, biases = model.layers[1].get_weights()
+    y, h, expected = x.astype("float64"), 0.25, []
+    for n in range(4):
+        kernel, bias = kernels[n // 2].astype("float64"), biases[n // 2]
+        slope = np.tanh(y @ kernel + bias)
+        for place in (1 - slope**2).reshape(-1, 2):
+            expected += list(np.linalg.eigvals(kernel * place))
+        y = y + h * slope
+    (row,) = stability_report(model, x).rows
+    np.testing.assert_allclose(
+        np.sort_complex(row.spectrum), np.sort_complex(np.array(expected)), atol=1e-4
+    )
+
+
+def test_blocks_that_are_not_judged_are_named():
+    model, x = around(keras.layers.Dense(2), scheme="euler")
+    with pytest.raises(ValueError, match="expected inputs x"):
+        stability_report(model)
+    inputs = keras.Input((3, 2))
+    stable = layers.AntisymmetricBlock(4, horizon=0.1)
+    both = keras.Model(inputs, model(stable(inputs)))
+    report = stability_report(both)
+    assert report.not_judged == (model.layers[1].name,) and len(report.rows) == 1
+    assert f"Not judged without inputs x: {model.layers[1].name}" in report.table()
+    assert len(stability_report(both, x).rows) == 2
+    wide, x = around(keras.layers.Dense(2), scheme="euler")
+    with pytest.raises(ValueError, match="2000 entries; expected at most 1024"):
+        stability_report(wide.layers[1], np.zeros((1, 1000, 2), "float32"))

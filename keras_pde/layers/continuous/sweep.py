@@ -37,30 +37,31 @@ class Sweep:
 
     def start(self, y):
         """`(state, log, n)`: the first state of the scheme, which may have made steps already."""
-        log = self._log()
-        state, first = self.scheme.start(self._field(0, self.weights, log), y, self.h)
+        log = self.log()
+        state, first = self.scheme.start(self.field(0, self.weights, log), y, self.h)
         return list(state), keras.tree.flatten(log), first
 
     def step(self, n, state, weights):
-        log = self._log()
-        state = self.scheme.step(self._field(n, weights, log), state, self.h)
+        log = self.log()
+        state = self.scheme.step(self.field(n, weights, log), state, self.h)
         return list(state), keras.tree.flatten(log)
 
     def back(self, n, state, weights):
-        return list(self.scheme.back(self._field(n, weights, self._log()), state, self.h))
+        return list(self.scheme.back(self.field(n, weights, self.log()), state, self.h))
 
     def finish(self, log):
         """Gives the block the losses of the pass, and the rates what they keep."""
-        loss, *kept = keras.tree.pack_sequence_as(self._log(), log)
+        loss, *kept = keras.tree.pack_sequence_as(self.log(), log)
         if self._has_loss:
             self.block.add_loss(loss)
         for plan, means in zip(self.moving, kept, strict=True):
             plan.keep(means)
 
-    def _log(self):
+    def log(self):
         return [ops.zeros(()), *([ops.zeros_like(c) for c in p.cells] for p in self.moving)]
 
-    def _field(self, n, weights, log):
+    def field(self, n, weights, log):
+        """The right-hand side in step n: a function of stage and state. It adds to the log."""
         weights = keras.tree.pack_sequence_as(self._structure, weights)
 
         def field(stage, y):

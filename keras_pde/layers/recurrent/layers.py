@@ -29,7 +29,7 @@ class AntisymmetricRNN(DifferentialRNN, cell=AntisymmetricRNNCell):
     """
 
 
-@register("layer", "lipschitz_rnn", units=5, step_size=0.1, beta=1, gamma=0.2, scheme="heun")
+@register("layer", "lipschitz_rnn", units=5, step_size=0.1, beta=0.9, gamma=0.2, scheme="rk4")
 class LipschitzRNN(DifferentialRNN, cell=LipschitzRNNCell):
     """A recurrent layer of `LipschitzRNNCell`, which has the equation and its limits.
 

@@ -20,7 +20,9 @@ class LipschitzRNNCell(DifferentialCell):
     solutions grow, whatever the step. `spectrum()` is that of A + W, exact at the origin.
 
     Source: Erichson, Azencot, Queiruga, Hodgkinson and Mahoney, "Lipschitz recurrent neural
-    networks", 2021 (arXiv 2006.12070); the defaults are those of its pixel-by-pixel MNIST.
+    networks", 2021 (arXiv 2006.12070). For pixel-by-pixel MNIST they have Euler steps of 0.03,
+    beta 0.75 and gamma 0.001, with which the equation itself grows (by 1.4 % a step for 128 units
+    and the initial weights here); the defaults are stable.
 
     Args:
         units: number n of units.
@@ -39,7 +41,9 @@ class LipschitzRNNCell(DifferentialCell):
     >>> features = keras.layers.RNN(kp.layers.LipschitzRNNCell(128))(sequences)
     """
 
-    def __init__(self, units, step_size=0.03, beta=0.75, gamma=0.001, scheme="euler", **kwargs):
+    damping_rate = 2.0  # of A and W each, where the activation has slope 1
+
+    def __init__(self, units, step_size=0.03, beta=1.0, gamma=0.01, scheme="heun", **kwargs):
         super().__init__(units, step_size, scheme, **kwargs)
         self.beta = check_number(beta, "beta", least=0, most=1)
         self.gamma = check_number(gamma, "gamma", least=0)
