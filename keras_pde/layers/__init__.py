@@ -1,7 +1,7 @@
 """Keras layers; each works on every backend."""
 
 from keras_pde.layers.batch_norm import batch_norm
-from keras_pde.layers.continuous import ContinuousBlock
+from keras_pde.layers.continuous import ContinuousBlock, NeuralODE
 from keras_pde.layers.recurrent import (
     AntisymmetricRNN,
     AntisymmetricRNNCell,
@@ -37,6 +37,7 @@ __all__ = [
     "HamiltonianBlock",
     "LipschitzRNN",
     "LipschitzRNNCell",
+    "NeuralODE",
     "ParabolicBlock",
     "SecondOrderBlock",
     "SymmetricConv2D",

@@ -27,7 +27,8 @@ def solve(scheme, field, y, times, start, rtol, atol, max_steps, memory):
     estimate = [b - lower for b, lower in zip(scheme.b, scheme.lower, strict=True)]
     control = Controller(scheme.order, rtol, atol)
     w1, w2, w3, w4 = (ops.convert_to_tensor(row, y.dtype) for row in dense.weights(scheme))
-    inner, end = times[1:-1, None, None], times[-1]
+    each = len(times.shape) > 1  # times of its own, (T, batch, 1)
+    inner, end = times[1:-1] if each else times[1:-1, None, None], times[-1]
     arrival = ops.stop_gradient(end)
     rounding = 10 * float(np.finfo(keras.backend.standardize_dtype(y.dtype)).eps)
 

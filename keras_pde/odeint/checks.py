@@ -20,23 +20,35 @@ def times(t, dtype):
     """
     values = compiled.known(t)
     t = ops.cast(ops.convert_to_tensor(t), dtype)
-    if len(t.shape) != 1 or t.shape[0] is None or t.shape[0] < 2:
+    if len(t.shape) not in (1, 2) or t.shape[0] is None or t.shape[0] < 2:
         raise ValueError(
-            f"Received t of shape {tuple(t.shape)}; expected (T,), a known number of times, at "
-            "least two: the first is that of y0."
+            f"Received t of shape {tuple(t.shape)}; expected (T,) or (T, batch), a known number of "
+            "times, at least two: the first is that of y0."
         )
     if values is None:
         lengths = t[1:] - t[:-1]
-        monotonic = ops.all(lengths > 0) | ops.all(lengths < 0)
+        monotonic = ops.all(lengths > 0, axis=0) | ops.all(lengths < 0, axis=0)
         return ops.where(monotonic, t, math.nan), None
     values = values.astype(dtype)
-    lengths = np.diff(values)
-    if not np.isfinite(values).all() or not ((lengths > 0).all() or (lengths < 0).all()):
+    lengths = np.diff(values, axis=0)
+    monotonic = (lengths > 0).all(axis=0) | (lengths < 0).all(axis=0)
+    if not np.isfinite(values).all() or not monotonic.all():
         raise ValueError(
             f"Received t={values.tolist()} (in {dtype}); expected finite times, all increasing or "
             "all decreasing. Sort them, and drop those that are equal."
         )
     return t, values
+
+
+def for_rows(times, state, one):
+    """Times that broadcast to the rows: scalars, or `(batch, 1)` each."""
+    if len(times.shape) == 1:
+        return times
+    batches = {times.shape[1], state.rows.shape[0]} - {None}
+    if one or len(batches) > 1:
+        expected = "(T,) of one system" if one else f"(T, {state.rows.shape[0]})"
+        raise ValueError(f"Received t of shape {tuple(times.shape)}; expected {expected}.")
+    return times[..., None]
 
 
 def step_counts(values, intervals, steps, step_size):
@@ -50,7 +62,8 @@ def step_counts(values, intervals, steps, step_size):
             "expected steps=, or t as a NumPy array."
         )
     # Without a step for what is rounding.
-    return [max(math.ceil(abs(d) / step_size * (1 - 1e-6)), 1) for d in np.diff(values)]
+    lengths = np.abs(np.diff(values, axis=0)).reshape(len(values) - 1, -1).max(axis=1)
+    return [max(math.ceil(d / step_size * (1 - 1e-6)), 1) for d in lengths]
 
 
 def tolerances(rtol, atol, max_steps, dtypes):
@@ -70,7 +83,9 @@ def arrival(statistics, reached, times, max_steps):
     if status is None or not status.any():
         return
     failed = np.flatnonzero(status)
-    end, reached = compiled.known(times)[-1], compiled.known(reached)
+    ends, reached = np.ravel(compiled.known(times)[-1]), compiled.known(reached)
+    reached = np.broadcast_to(np.ravel(reached), status.shape)
+    end = ends[failed[0]] if len(ends) > 1 else ends[0]
     shown = [f"{i} (at t = {reached[i]:.6g})" for i in failed[:5]]
     if (status[failed] == MAX_STEPS).any():
         cause, fix = f"needs more than max_steps={max_steps} steps", "raise max_steps"

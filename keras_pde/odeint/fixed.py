@@ -13,9 +13,11 @@ def solve(scheme, field, y, times, counts, memory):
     counts = np.asarray(counts)
     interval = np.repeat(np.arange(len(counts)), counts)
     done = np.concatenate([np.arange(count) / count for count in counts])
-    lengths = ops.take(times[1:] - times[:-1], interval)
-    steps = lengths * _constant(1 / counts[interval], times)
-    starts = ops.take(times[:-1], interval) + lengths * _constant(done, times)
+    # Of each step; times of its own for each example have two more axes.
+    each = (-1,) + (1,) * (len(times.shape) - 1)
+    lengths = ops.take(times[1:] - times[:-1], interval, axis=0)
+    steps = lengths * _constant((1 / counts[interval]).reshape(each), times)
+    starts = ops.take(times[:-1], interval, axis=0) + lengths * _constant(done.reshape(each), times)
     interval = ops.convert_to_tensor(interval, "int32")
     inner = ops.convert_to_tensor(np.arange(len(counts) - 1).reshape((-1, 1, 1)), "int32")
     nodes = [float(node) for node in scheme.nodes]

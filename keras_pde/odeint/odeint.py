@@ -1,14 +1,15 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from keras import ops, tree
 
 from keras_pde import compiled, integrators
-from keras_pde.odeint import adaptive, checks, fixed, rows
+from keras_pde.odeint import adaptive, checks, fixed, rows, symbolic
 from keras_pde.odeint.state import State
 from keras_pde.registry import unknown_name
 
 _MEMORY = ("store", "remat")
+_SCIPY = {"RK45": "dopri5", "RK23": "bosh3"}
 
 
 def odeint(
@@ -25,6 +26,7 @@ def odeint(
     memory: str = "store",
     batched: bool | None = None,
     return_stats: bool = False,
+    args: Sequence[Any] = (),
 ) -> Any:
     """Solves ordinary differential equations for a batch of examples or one system, at given times:
 
@@ -57,9 +59,11 @@ def odeint(
             `layers.ContinuousBlock`).
         y0: tensor `(batch, ...)` of floats, or a nesting of such tensors; of one system, of any
             shape. Half precision is computed with in float32; func gets it as it was.
-        t: at least two times, increasing or decreasing.
+        t: at least two times, increasing or decreasing: `(T,)`, or `(T, batch)` with times of each
+            example's own.
         method: `"dopri5"`, `"tsit5"` or `"bosh3"`, or a `integrators.RungeKutta` of one's own with
-            embedded weights; with equal steps any `RungeKutta`, such as `"rk4"`.
+            embedded weights; with equal steps any `RungeKutta`, such as `"rk4"`. SciPy's "RK45" and
+            "RK23" are dopri5 and bosh3.
         rtol: relative tolerance of a step, at least the rounding of y0's type. Not for equal steps.
         atol: absolute tolerance of a step, in the units of y, > 0. Not for equal steps.
         steps: number of equal steps from each time to the next.
@@ -73,6 +77,10 @@ def odeint(
         return_stats: whether to return `(solution, statistics)`; statistics has `evaluations`,
             `accepted` and `rejected` steps and `status` of each example: 0 for one that arrived, 1
             for one that needs more than `max_steps`, 2 for one whose steps became too short.
+        args: further arguments: `func(t, y, *args)`.
+
+    On a symbolic Keras tensor it is a layer of the functional model, which has the weights that
+    func uses; `layers.NeuralODE` is one that can be saved.
 
     Returns:
         The solution in the nesting of y0, with a leading time axis: `(T, batch, ...)`, of one
@@ -89,7 +97,13 @@ def odeint(
     >>> field.build((None, 2))
     >>> y = kp.odeint(lambda t, y: field(y), ops.ones((8, 2)), [0.0, 0.5, 1.0])  # (3, 8, 2)
     """
-    scheme, adapts = _scheme(method, steps, step_size)
+    if symbolic.is_symbolic(y0):
+        settings = {"rtol": rtol, "atol": atol, "steps": steps, "step_size": step_size}
+        settings |= {"max_steps": max_steps, "memory": memory, "batched": batched}
+        return symbolic.solution(odeint, func, y0, t, method, args=args, **settings)
+    if args:
+        func = _with_arguments(func, args)
+    scheme, adapts = scheme_of(method, steps, step_size)
     if memory not in _MEMORY:
         raise unknown_name("memory mode", memory, _MEMORY)
     if memory == "remat" and compiled.BACKEND == "tensorflow":
@@ -102,6 +116,7 @@ def odeint(
         y0, func = tree.map_structure(lambda leaf: leaf[None], y0), rows.of_one(func)
     state = State(y0)
     times, values = checks.times(t, state.dtype)
+    times = checks.for_rows(times, state, one)
     start, sign = times[0], ops.stop_gradient(ops.sign(times[-1] - times[0]))
     field = state.field(func, start, sign)
     elapsed = sign * (times - start)
@@ -112,7 +127,8 @@ def odeint(
         solved, statistics, reached = adaptive.solve(
             scheme, field, state.rows, elapsed, ops.abs(start), rtol, atol, max_steps, memory
         )
-        checks.arrival(statistics, start + sign * reached, times, max_steps)
+        reached = start + sign * (reached[:, None] if len(start.shape) else reached)
+        checks.arrival(statistics, reached, times, max_steps)
     else:
         counts = checks.step_counts(values, times.shape[0] - 1, steps, step_size)
         solved, statistics = fixed.solve(scheme, field, state.rows, elapsed, counts, memory)
@@ -123,10 +139,22 @@ def odeint(
     return (solution, statistics) if return_stats else solution
 
 
-def _scheme(method, steps, step_size):
-    """`(scheme, adapts)`."""
+def _with_arguments(func, args):
+    def field(t, y):
+        return func(t, y, *args)
+
+    return field
+
+
+def scheme_of(method, steps, step_size):
+    """The scheme, and whether it adapts its steps; a `ValueError` if it cannot."""
+    known = [n for n in integrators.names() if _is_runge_kutta(integrators.get(n))]
+    if isinstance(method, str):
+        method = _SCIPY.get(method, method)
+        if method not in known:
+            raise unknown_name("method", method, [*known, *_SCIPY])
     scheme = integrators.get(method)
-    if not isinstance(scheme, integrators.RungeKutta):
+    if not _is_runge_kutta(scheme):
         raise ValueError(
             f"Received method={scheme.name!r}, which is for layers; expected a Runge-Kutta method, "
             "such as 'rk4' or 'dopri5'."
@@ -142,3 +170,7 @@ def _scheme(method, steps, step_size):
             "expected steps= or step_size=, or method='dopri5', 'tsit5' or 'bosh3'."
         )
     return scheme, adapts
+
+
+def _is_runge_kutta(scheme):
+    return isinstance(scheme, integrators.RungeKutta)

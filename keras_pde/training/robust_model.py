@@ -76,8 +76,11 @@ class RobustModel(Hook, keras.Model):
 
     The output of an embedding (Miyato, Dai and Goodfellow, 2017, arXiv 1605.07725):
 
+    >>> text = keras.Sequential([
+    ...     keras.Input((20,), dtype="int32"), keras.layers.Embedding(1000, 16, name="embedding"),
+    ...     keras.layers.GlobalAveragePooling1D(), keras.layers.Dense(2)])
     >>> objective = kp.objectives.Adversarial("l2", epsilon=0.1, bounds=None)
-    >>> robust = kp.RobustModel(text_model, objective, at="embedding")
+    >>> robust = kp.RobustModel(text, objective, at="embedding")
     """
 
     def __init__(

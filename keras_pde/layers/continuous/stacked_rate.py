@@ -98,7 +98,7 @@ class StackedRate(keras.layers.Layer):
         """Builds a copy of the rate by a symbolic call, which creates every variable."""
         with _outside_of_graphs():
             image = keras.KerasTensor((None, *input_shape[1:]), dtype=self.compute_dtype)
-            time = [keras.KerasTensor((), dtype=self.compute_dtype)] * _takes_time(piece)
+            time = [keras.KerasTensor((), dtype=self.compute_dtype)] * takes_time(piece)
             shape = tuple(piece(*time, image).shape)
         if shape[1:] != tuple(input_shape[1:]):
             raise ValueError(
@@ -167,7 +167,7 @@ class StackedRate(keras.layers.Layer):
             *zip(template.kept, [_combined(cell, c) for c in cells], strict=True),
             *zip(template.seeds, seeds, strict=True),
         ]
-        time = [ops.cast(t, x.dtype)] if _takes_time(template.layer) else []
+        time = [ops.cast(t, x.dtype)] if takes_time(template.layer) else []
         masked = {} if mask is None or not _takes_mask(template.layer) else {"mask": mask}
         with keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope:
             slope = template.layer(*time, x, training=training, **masked)
@@ -178,7 +178,7 @@ class StackedRate(keras.layers.Layer):
         return len(self.template.seeds)
 
 
-def _takes_time(layer):
+def takes_time(layer):
     """Whether its `call` is one of time and state: (t, y) or (time, ...)."""
     names = list(inspect.signature(layer.call).parameters)
     return len(names) > 1 and names[0] in ("t", "time")
