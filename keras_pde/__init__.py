@@ -29,24 +29,8 @@ and JAX; attacks, evaluation and pretrained models also on PyTorch.
 """
 
 import importlib
-
-from keras_pde import (
-    analysis,
-    attacks,
-    callbacks,
-    data,
-    hub,
-    layers,
-    models,
-    objectives,
-    optimizers,
-    recipes,
-)
-from keras_pde.evaluation import Report, evaluate
-from keras_pde.hub import list_models, load_model, save_model
-from keras_pde.odeint import odeint
-from keras_pde.threat import Threat
-from keras_pde.training import RobustModel
+import os
+import sys
 
 __version__ = "0.1.0"
 
@@ -76,10 +60,49 @@ __all__ = [
 _WHEN_ASKED_FOR = ("offline", "tuner")  # few need them, and they import much
 
 
+def _is_command() -> bool:
+    """Whether this is the process of `keras-pde`, which parses before it imports Keras."""
+    program = os.path.basename(sys.argv[0]) if getattr(sys, "argv", None) else ""
+    as_module = ("-m", "keras_pde.cli") in zip(sys.orig_argv, sys.orig_argv[1:], strict=False)
+    return program in ("keras-pde", "keras-pde.exe") or as_module
+
+
+if not _is_command():
+    from keras_pde._names import (
+        Report,
+        RobustModel,
+        Threat,
+        analysis,
+        attacks,
+        callbacks,
+        data,
+        evaluate,
+        hub,
+        layers,
+        list_models,
+        load_model,
+        models,
+        objectives,
+        odeint,
+        optimizers,
+        recipes,
+        save_model,
+    )
+
+
 def __getattr__(name):
     if name in _WHEN_ASKED_FOR:
         return importlib.import_module(f"{__name__}.{name}")
+    if name in __all__:  # of a command that has parsed
+        _import_names()
+        return globals()[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _import_names():
+    """Imports what a command left out, as if it had been at the start."""
+    names = importlib.import_module(f"{__name__}._names")
+    globals().update({name: getattr(names, name) for name in names.__all__})
 
 
 def __dir__():

@@ -1,18 +1,35 @@
-"""The command `keras-pde`: one file a command, `main` runs the one that is asked for."""
+"""The command `keras-pde`: one file a command, `main` runs the one that is asked for.
+
+Help is there before Keras is: a command's own file is imported when it is asked for.
+"""
 
 import argparse
+import contextlib
+import importlib
+import os
 import sys
 
+import keras_pde
 from keras_pde import __version__
-from keras_pde.cli import data, evaluate, offline, publish, quickstart, show, train, tune
-from keras_pde.cli import list as list_models
 
-COMMANDS = (quickstart, list_models, show, evaluate, train, tune, offline, publish, data)
+COMMANDS = {
+    "quickstart": "train, attack and compare four small models on real images (minutes, "
+    "no network)",
+    "list": "list the pretrained models",
+    "show": "print the card of a pretrained or saved model",
+    "evaluate": "attack a pretrained or saved model and print how robust it is",
+    "train": "train, evaluate and save the model of a recipe",
+    "tune": "search the values of a recipe for the most robust model",
+    "offline": "train on a machine that has a GPU for minutes, and no network",
+    "publish": "publish the model of a finished run",
+    "data": "which data sets are here; carry them to other machines in small files",
+}
 
 
 def main(argv=None) -> int:
     """Runs a command; 0 if it went well, 1 after an error, 2 for wrong usage, 130 after Ctrl-C."""
-    parser = _parser()
+    argv = sys.argv[1:] if argv is None else argv
+    parser = _parser(argv[0] if argv else None)
     arguments = parser.parse_args(argv)
     if arguments.command is None:
         parser.print_help()
@@ -31,7 +48,8 @@ def main(argv=None) -> int:
     return 0
 
 
-def _parser():
+def _parser(wanted=None):
+    """The parser of all commands, of which the wanted one has its arguments."""
     parser = argparse.ArgumentParser(
         prog="keras-pde",
         description="Stable and robust networks for Keras 3.",
@@ -41,6 +59,33 @@ def _parser():
     debug = argparse.ArgumentParser(add_help=False)
     debug.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for module in COMMANDS:
-        module.add(commands, debug)
+    for name, help in COMMANDS.items():
+        if name == wanted:
+            with _without_noise():
+                keras_pde.evaluate  # noqa: B018 (the first of the names that were left out)
+                module = importlib.import_module(f"keras_pde.cli.{name}")
+            module.add(commands, debug, help)
+        else:
+            commands.add_parser(name, help=help)
     return parser
+
+
+@contextlib.contextmanager
+def _without_noise():
+    """Within it nothing goes to standard error, to which TensorFlow tells what it is doing."""
+    if "tensorflow" in sys.modules or "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+        yield
+        return
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    try:
+        kept = os.dup(2)
+    except OSError:  # there is none
+        yield
+        return
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

@@ -2,10 +2,10 @@ from keras_pde import data as datasets
 from keras_pde.cli._common import add_data_folder, command, say
 
 
-def add(commands, debug):
+def add(commands, debug, help):
     parser = commands.add_parser(
         "data",
-        help="which data sets are here; carry them to other machines in small files",
+        help=help,
         description="Data sets on this machine, and packs of them.",
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)

@@ -11,13 +11,13 @@ from keras_pde.text import columns, percent, progress_bar
 from keras_pde.training import RobustModel
 
 
-def add(commands, debug):
+def add(commands, debug, help):
     parser = command(
         commands,
         debug,
         "evaluate",
         _evaluate,
-        "attack a pretrained or saved model and print how robust it is",
+        help,
         "Attacks a model on test images. Without --norm, --epsilons, --limit and --seed, a model "
         "whose card states measurements is measured again in the same way, and the exit code is 1 "
         "if a number leaves the published interval.",

@@ -5,13 +5,13 @@ from keras_pde.records import to_json
 from keras_pde.text import columns, percent
 
 
-def add(commands, debug):
+def add(commands, debug, help):
     parser = command(
         commands,
         debug,
         "list",
         _list,
-        "list the pretrained models",
+        help,
         "Lists the published models that fit, one line a measurement. Robust accuracies are upper "
         "bounds, by the attacks that `keras-pde show NAME` names.",
     )

@@ -9,10 +9,10 @@ from keras_pde.offline.pack import STARTER
 from keras_pde.text import progress_bar
 
 
-def add(commands, debug):
+def add(commands, debug, help):
     parser = commands.add_parser(
         "offline",
-        help="train on a machine that has a GPU for minutes, and no network",
+        help=help,
         description="Packs a recipe, and all that it needs, for a machine with Python and JAX "
         "only; trains there within minutes; makes what comes back into a run.",
     )

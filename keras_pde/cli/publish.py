@@ -5,13 +5,13 @@ from keras_pde.cli._common import command, say
 from keras_pde.hub.publishing import Place
 
 
-def add(commands, debug):
+def add(commands, debug, help):
     parser = command(
         commands,
         debug,
         "publish",
         _publish,
-        "publish the model of a finished run",
+        help,
         "Checks the model of a run, copies it to the pretrained models of this clone (or to a "
         "folder of your own), lists it, and draws the boards anew. A folder of your own works for "
         "others if KERAS_PDE_HUB names it or the address it is served at, and KERAS_PDE_INDEX its "

@@ -6,13 +6,13 @@ from keras_pde.cli._common import add_data, command, positive, say
 from keras_pde.text import progress_bar
 
 
-def add(commands, debug):
+def add(commands, debug, help):
     parser = command(
         commands,
         debug,
         "quickstart",
         _quickstart,
-        "train, attack and compare four small models on real images (minutes, no network)",
+        help,
         "Trains four twins of one small network - J0 (plain), J1 (FGSM), J2 (L2), J2-Lip (tulip) - "
         "attacks them, prints the table of their robustness, and writes reports, error curves "
         "and models.",

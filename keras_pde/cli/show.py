@@ -3,13 +3,13 @@ from keras_pde.cli._common import command, say
 from keras_pde.hub import load_card
 
 
-def add(commands, debug):
+def add(commands, debug, help):
     parser = command(
         commands,
         debug,
         "show",
         _show,
-        "print the card of a pretrained or saved model",
+        help,
         "Prints the card (JSON), or the recipe in it (TOML).",
     )
     parser.add_argument("model", help="name of a published model, or folder of a saved one")

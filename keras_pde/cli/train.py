@@ -6,13 +6,13 @@ from keras_pde.cli._common import add_data_folder, command, positive, say
 from keras_pde.text import progress_bar
 
 
-def add(commands, debug):
+def add(commands, debug, help):
     parser = command(
         commands,
         debug,
         "train",
         _train,
-        "train, evaluate and save the model of a recipe",
+        help,
         "Runs a recipe (a TOML file such as those in zoo/recipes). Every finished epoch is kept: "
         "--resume goes on after a stop, and ends with the same weights.",
         kept="Finished epochs are kept; the same command with --resume goes on.",

@@ -10,13 +10,13 @@ from keras_pde.text import percent
 # keras_pde.tuner, and Keras Tuner with it, is imported only when a search begins.
 
 
-def add(commands, debug):
+def add(commands, debug, help):
     parser = command(
         commands,
         debug,
         "tune",
         _tune,
-        "search the values of a recipe for the most robust model",
+        help,
         "Trains a recipe with different values of the keys that its table [search] names, and "
         "writes the best recipe, all trials and a picture of clean against robust accuracy. "
         "Validation images choose; test images take no part.",

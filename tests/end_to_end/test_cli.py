@@ -1,8 +1,11 @@
 """The command line: the quickstart from end to end, and what happens when something is wrong."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -184,9 +187,38 @@ def test_wrong_usage_exits_with_2(arguments, capsys):
 def test_help_names_every_command(capsys):
     assert cli.main([]) == 2
     shown = capsys.readouterr().out
-    for command in ("quickstart", "evaluate", "show"):
-        assert command in shown
+    for command, help in cli.COMMANDS.items():
+        assert f"  {command}" in shown and help.split()[0] in shown
+        assert command in cli._parser(command).format_help()
     with pytest.raises(SystemExit) as stop:
         cli.main(["quickstart", "--help"])
     assert stop.value.code == 0
     assert "--smoke" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], [], ["tranin"]])
+def test_help_comes_before_keras(words):
+    code = """
+import sys
+sys.argv = ["keras-pde", *sys.argv[1:]]
+import keras_pde.cli
+try:
+    keras_pde.cli.main()
+except SystemExit:
+    pass
+heavy = {"keras", "tensorflow", "jax", "torch", "numpy", "scipy"} & set(sys.modules)
+assert not heavy, heavy
+if len(sys.argv) == 1:  # what was left out is there when it is asked for
+    import keras_pde as kp
+    assert kp.evaluate.__name__ == "evaluate" and kp.layers and callable(kp.odeint)
+"""
+    line = [sys.executable, "-c", code, *words]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_command_says_what_it_has_to_and_no_more():
+    line = [sys.executable, "-m", "keras_pde.cli", "list", "--dataset", "mnist"]
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    done = subprocess.run(line, capture_output=True, text=True, env=environment, check=True)
+    assert done.stderr == "" and done.stdout

@@ -44,7 +44,8 @@ RANK = {name: rank for rank, step in enumerate(STEPS) for name in step}
 
 
 def _modules():
-    return sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
+    face = (PACKAGE / "__init__.py", PACKAGE / "_names.py")
+    return sorted(p for p in PACKAGE.rglob("*.py") if p not in face)
 
 
 def _top(path):
