@@ -1,6 +1,7 @@
 """Frozen dataclasses that check their fields by the types they declare, and read JSON strictly."""
 
 import dataclasses
+import html
 import json
 import math
 import types
@@ -12,6 +13,11 @@ from keras_pde import files
 from keras_pde.registry import unknown_name
 
 
+def preformatted(text: str) -> str:
+    """A text with its columns, as HTML."""
+    return f"<pre>{html.escape(text)}</pre>"
+
+
 class ToJSON:
     """Base of dataclasses that JSON holds: reports, and records that are read again."""
 
@@ -20,6 +26,11 @@ class ToJSON:
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON has them: lists, and null for what is infinite or no number."""
         return plain(dataclasses.asdict(self))
+
+    def _repr_html_(self) -> str:
+        """For notebooks: what is printed, or else the JSON text."""
+        printed = type(self).__str__ is not object.__str__
+        return preformatted(str(self) if printed else self.to_json())
 
     def to_json(self, path=None) -> str:
         """`to_dict` as JSON text.

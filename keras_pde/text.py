@@ -52,12 +52,12 @@ def _markdown_row(cells):
 
 @contextlib.contextmanager
 def progress_bar():
-    """A bar on a terminal; nothing where output is a file.
+    """A bar on a terminal or in a notebook; nothing where output is a file.
 
     Yields:
         A function of (text, finished, total), or `None` without a terminal.
     """
-    if not sys.stderr.isatty():
+    if not _someone_looks():
         yield None
         return
     with _bar() as bar:
@@ -74,7 +74,7 @@ def progress_bar():
 @contextlib.contextmanager
 def transfer_bar(name, size):
     """The same for bytes on their way: yields a function of how many have come."""
-    if not sys.stderr.isatty():
+    if not _someone_looks():
         yield lambda done: None
         return
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
@@ -83,6 +83,10 @@ def transfer_bar(name, size):
     with _bar(*columns, TransferSpeedColumn()) as bar:
         task = bar.add_task(name, total=size)
         yield lambda done: bar.update(task, completed=done)
+
+
+def _someone_looks() -> bool:
+    return sys.stderr.isatty() or "ipykernel" in sys.modules
 
 
 def _bar(*columns):

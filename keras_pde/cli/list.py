@@ -1,8 +1,6 @@
 from keras_pde import hub
 from keras_pde.cli._common import command, length, positive, say, share
-from keras_pde.hub.board import count
 from keras_pde.records import to_json
-from keras_pde.text import columns, percent
 
 
 def add(commands, debug, help):
@@ -33,18 +31,4 @@ def _list(arguments):
     if arguments.json:
         say(to_json([model.to_dict() for model in listed], "list of models"))
         return
-    rows = [("model", "parameters", "clean", "threat", "robust", "images", "weights")]
-    for model in listed:
-        for row in model.measurements:
-            rows.append(
-                (
-                    model.name,
-                    count(model.parameters),
-                    percent(row.clean_accuracy),
-                    str(row.threat),
-                    percent(row.robust_accuracy),
-                    str(row.images),
-                    model.weights,
-                )
-            )
-    say("\n".join(columns(rows)) if listed else "No published model fits.")
+    say(str(listed))

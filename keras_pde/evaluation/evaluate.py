@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from keras_pde.data.examples import labelled
 from keras_pde.evaluation import alarms, corruption
 from keras_pde.evaluation.joined import joined
 from keras_pde.evaluation.report import AttackRun, Report
+from keras_pde.text import progress_bar
 from keras_pde.threat import Threat
 
 
@@ -47,7 +49,7 @@ def evaluate(
     name: str | None = None,
     batch_size: int = 128,
     seed: int = 0,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Callable[[str, int, int], None] | bool | None = None,
     at: str | None = None,
     perturb: str | int | None = None,
     output: str | int | None = None,
@@ -73,7 +75,8 @@ def evaluate(
         name: the model's name in tables; default its Keras name.
         batch_size: images at a time; no influence on the result (but for rounding).
         seed: of the default attacks.
-        progress: function of (text, finished, total), called now and then.
+        progress: function of (text, finished, total), called now and then; True or False for a bar
+            or none; by default there is one on a terminal and in a notebook.
         at: name of a layer whose output is perturbed in place of an input, such as the embedding of
             a text; `bounds` are then of that, mostly `None`.
         perturb: which input is perturbed, of several: its key, name or number.
@@ -114,7 +117,8 @@ def evaluate(
         chosen = [chosen] if isinstance(chosen, Attack) else list(chosen)
         _check_attacks(chosen, threat, epsilons)
         plan = list(_plan(chosen, epsilons))
-        report = _report(target, inputs, labels, threat, plan, batch_size, progress)
+        with _progress(progress) as tick:
+            report = _report(target, inputs, labels, threat, plan, batch_size, tick)
         reports.append(
             dataclasses.replace(
                 report,
@@ -175,6 +179,15 @@ def _run(attack, epsilon, result):
         result.backward_passes,
         result.seconds,
     )
+
+
+@contextlib.contextmanager
+def _progress(progress):
+    if progress is None or progress is True:
+        with progress_bar() as report:
+            yield report
+    else:
+        yield progress or None
 
 
 def _digest(*arrays):

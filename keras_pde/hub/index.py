@@ -10,7 +10,7 @@ from pathlib import Path
 from keras_pde import data, geometry, registry
 from keras_pde.checks import check_number, optional
 from keras_pde.hub.card import DATA_TIERS
-from keras_pde.hub.listing import Listing
+from keras_pde.hub.listing import Listing, Listings
 from keras_pde.records import from_json, to_json
 from keras_pde.registry import unknown_name
 from keras_pde.threat import radius, same_radius
@@ -81,7 +81,7 @@ def list_models(
     architecture: str | None = None,
     data_tier: str | None = None,
     min_robust: float | None = None,
-) -> list[Listing]:
+) -> Listings:
     """The published models that fit, sorted by name; no network.
 
     Example:
@@ -122,7 +122,7 @@ def list_models(
         )
 
     measured = (norm, epsilon, min_robust) != (None, None, None)
-    return [
+    return Listings(
         model
         for model in listed
         if dataset in (None, model.dataset)
@@ -130,4 +130,4 @@ def list_models(
         and data_tier in (None, model.data_tier)
         and (max_params is None or model.parameters <= max_params)
         and (not measured or any(map(fits, model.measurements)))
-    ]
+    )

@@ -2,8 +2,10 @@ import re
 from dataclasses import dataclass
 
 from keras_pde.files import sha256
+from keras_pde.hub.board import count
 from keras_pde.hub.card import Card, check_name
-from keras_pde.records import Checked
+from keras_pde.records import Checked, preformatted
+from keras_pde.text import columns, percent
 from keras_pde.threat import Threat
 
 CARD = "card.json"
@@ -88,3 +90,27 @@ class Listing(Checked):
             digests={CARD: sha256(data)},
             sizes={CARD: len(data)},
         )
+
+
+class Listings(list):
+    """Listed models; printed, a table with one line a measurement."""
+
+    def __str__(self) -> str:
+        rows = [("model", "parameters", "clean", "threat", "robust", "images", "weights")]
+        for model in self:
+            for row in model.measurements:
+                rows.append(
+                    (
+                        model.name,
+                        count(model.parameters),
+                        percent(row.clean_accuracy),
+                        str(row.threat),
+                        percent(row.robust_accuracy),
+                        str(row.images),
+                        model.weights,
+                    )
+                )
+        return "\n".join(columns(rows)) if self else "No published model fits."
+
+    def _repr_html_(self) -> str:
+        return preformatted(str(self))
