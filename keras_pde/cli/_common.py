@@ -1,6 +1,8 @@
 """What the commands share: arguments, output, progress."""
 
 import argparse
+import shlex
+from pathlib import Path
 
 from keras_pde import data as datasets
 from keras_pde.threat import radius
@@ -56,6 +58,11 @@ def share(text):
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"received {text}; expected a share in [0, 1]")
     return value
+
+
+def shown(path):
+    """A path as a command takes it, from anywhere."""
+    return shlex.quote(str(Path(path).absolute()))
 
 
 def say(text):

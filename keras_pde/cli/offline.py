@@ -3,7 +3,7 @@ import sys
 from pathlib import Path
 
 from keras_pde import offline
-from keras_pde.cli._common import add_data_folder, command, say
+from keras_pde.cli._common import add_data_folder, command, say, shown
 from keras_pde.cli.train import add_changes, changed
 from keras_pde.offline.pack import STARTER
 from keras_pde.text import progress_bar
@@ -164,9 +164,10 @@ def _collect(arguments):
             progress=progress,
         )
     state = run.read_json("run.json")["state"]
+    recipe, path = shown(run.path / "recipe.toml"), shown(run.path)
     following = {
-        "stopped": f"keras-pde offline pack {run.path}/recipe.toml --resume {run.path} --out DIR",
-        "trained": f"keras-pde train {run.path}/recipe.toml --out {run.path} --resume",
-        "finished": f"keras-pde publish {run.path}",
+        "stopped": f"keras-pde offline pack {recipe} --resume {path} --out DIR",
+        "trained": f"keras-pde train {recipe} --out {path} --resume",
+        "finished": f"keras-pde publish {path}",
     }[state]
-    say(f"\nNext:\n  keras-pde show {run.path}/model\n  {following}")
+    say(f"\nNext:\n  keras-pde show {shown(run.path / 'model')}\n  {following}")

@@ -1,8 +1,9 @@
+import shlex
 import time
 from pathlib import Path
 
 from keras_pde import quickstart
-from keras_pde.cli._common import add_data, command, positive, say
+from keras_pde.cli._common import add_data, command, positive, say, shown
 from keras_pde.text import progress_bar
 
 
@@ -98,6 +99,8 @@ def _quickstart(arguments):
     say(f"\nWritten to {out}: a run for each, error_curve_l2.png, error_curve_linf.png.")
     say(f"{time.perf_counter() - began:.0f} seconds. Robust numbers are upper bounds.\n")
     say("Next:")
-    say(f"  keras-pde evaluate {out}/J2-Lip/model --norm linf --epsilons 0.02 0.04")
-    say(f"  python -c \"import keras_pde; keras_pde.load_model('{out}/J2/model').summary()\"")
+    out = Path(out).absolute()
+    say(f"  keras-pde evaluate {shown(out / 'J2-Lip/model')} --norm linf --epsilons 0.02 0.04")
+    code = f"import keras_pde; keras_pde.load_model({str(out / 'J2/model')!r}).summary()"
+    say(f"  python -c {shlex.quote(code)}")
     say("  keras-pde quickstart --data cifar10 --data-dir DIR   (the full set; much longer)")

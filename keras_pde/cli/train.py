@@ -2,7 +2,7 @@ import argparse
 from pathlib import Path
 
 from keras_pde import recipes
-from keras_pde.cli._common import add_data_folder, command, positive, say
+from keras_pde.cli._common import add_data_folder, command, positive, say, shown
 from keras_pde.text import progress_bar
 
 
@@ -76,8 +76,9 @@ def _train(arguments):
             progress=progress,
         )
     if folder.read_json("run.json")["state"] == "finished":
-        publish = f"\n  keras-pde publish {out}" * bool(recipe.name and recipe.evaluation)
-        say(f"\nNext:\n  keras-pde show {out}/model\n  keras-pde evaluate {out}/model{publish}")
+        model = shown(out / "model")
+        publish = f"\n  keras-pde publish {shown(out)}" * bool(recipe.name and recipe.evaluation)
+        say(f"\nNext:\n  keras-pde show {model}\n  keras-pde evaluate {model}{publish}")
 
 
 def changed(path, arguments):

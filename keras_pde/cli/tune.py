@@ -3,7 +3,7 @@ import logging
 import sys
 from pathlib import Path
 
-from keras_pde.cli._common import add_data_folder, command, positive, say, share
+from keras_pde.cli._common import add_data_folder, command, positive, say, share, shown
 from keras_pde.cli.train import changed
 from keras_pde.text import percent
 
@@ -101,7 +101,7 @@ def _tune(arguments):
     say(
         f"Best of {len(trials)} trials: {best.number}, {_values(best)}, {_result(best)}.\n"
         f"Written: {out}/best.toml, trials.json, tradeoff.png\n\nNext:\n"
-        f"  keras-pde train {out}/best.toml"
+        f"  keras-pde train {shown(Path(out) / 'best.toml')}"
     )
 
 
@@ -151,8 +151,14 @@ def _value(value):
 
 
 def _accuracies(trial):
-    found = [trial.metrics.get(name) for name in ("val_accuracy", "val_robust_accuracy")]
-    return ["-" if value is None else percent(value) for value in found]
+    return [_accuracy(trial, name) for name in ("val_accuracy", "val_robust_accuracy")]
+
+
+def _accuracy(trial, name):
+    value, ends = trial.metrics.get(name), trial.interval(name)
+    if value is None:
+        return "-"
+    return percent(value) + (f" ({' - '.join(map(percent, ends))})" if ends else "")
 
 
 def _result(trial):

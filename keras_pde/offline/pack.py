@@ -95,7 +95,7 @@ def pack(
         _add_recipes(staging, recipes)
         (staging / "wheels").mkdir()
         needed = fetch(machine, staging / "wheels", bring, say)
-        (data,) = {recipe.data.name for recipe in recipes.values()}
+        (data,) = {recipe.found(recipe.data.name) for recipe in recipes.values()}
         say(f"Packing {data} ...")
         packed = datasets.pack(
             data,

@@ -66,7 +66,9 @@ def _check_model(part):
 def dataset(recipe: Recipe, data_dir=None, download=False, loaded=None):
     """The data set (or another that takes its place), its training and its validation part."""
     if loaded is None:
-        loaded = datasets.load(recipe.data.name, recipe.data.limit or None, data_dir, download)
+        name = recipe.data.name
+        name = name if name in datasets.NAMES else recipe.found(name)
+        loaded = datasets.load(name, recipe.data.limit or None, data_dir, download)
     return loaded, *loaded.split_validation(recipe.data.validation, seed=0)
 
 
@@ -80,8 +82,13 @@ def architecture(recipe: Recipe, loaded) -> tuple[str, dict]:
     source = recipe.model.arguments.get("from")
     if source is None:
         return recipe.model.name, {**arguments, **recipe.model.arguments}
-    card = hub.load_card(source)
+    card = hub.load_card(_place(recipe, source))
     return card.architecture, {**card.arguments, **arguments}
+
+
+def _place(recipe, source):
+    """Of a model to begin with: a published name, or a folder, which may be beside the recipe."""
+    return source if source in hub.published() else recipe.found(source)
 
 
 def network(recipe: Recipe, loaded) -> keras.Model:
@@ -90,7 +97,7 @@ def network(recipe: Recipe, loaded) -> keras.Model:
     model = registry.create(registry.get("model", name), arguments, f"model {name!r}")
     source = recipe.model.arguments.get("from")
     if source is not None:
-        _inherit(model, hub.load_model(source), source)
+        _inherit(model, hub.load_model(_place(recipe, source)), source)
     return model
 
 

@@ -117,7 +117,12 @@ class Recipe:
         description, licence, caveats: for the model's card.
         search: dotted key of this recipe -> its search space, see `keras_pde.tuner`.
         values: the tables as they were read.
+
+    Files that a recipe names (data, models) are looked for beside it first, then from where the
+    command runs.
     """
+
+    folder = None  # of the file
 
     title: str
     data: Data
@@ -168,7 +173,16 @@ class Recipe:
                 table[index_of(table, last, key)] = value
             else:
                 table[last] = value
-        return Recipe.of(values)
+        return Recipe.of(values)._in(self.folder)
+
+    def _in(self, folder):
+        object.__setattr__(self, "folder", folder)
+        return self
+
+    def found(self, name: str) -> str:
+        """What the recipe calls so: a file or folder beside it, if there is one."""
+        beside = self.folder and (self.folder / name)
+        return str(beside) if beside and beside.exists() else name
 
     def to_toml(self) -> str:
         """The recipe as a TOML file."""
@@ -195,7 +209,7 @@ def load(path: str | Path) -> Recipe:
             "those in zoo/recipes."
         )
     try:
-        return Recipe.of(_tables(path))
+        return Recipe.of(_tables(path))._in(path.resolve().parent)
     except ValueError as error:
         raise ValueError(f"In {path}: {error}") from error
 

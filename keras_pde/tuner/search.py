@@ -185,6 +185,10 @@ class _Recording:
             self.hypermodel.values_of(hp),
             epochs=hp.values.get("tuner/epochs", recipe.training.epochs),
             worker=chief.worker_name(),
+            images={
+                "val_accuracy": len(self.hypermodel.held_out[0]),
+                "val_robust_accuracy": _attacked(self.hypermodel),
+            },
         )
         self._write()
         try:
@@ -247,8 +251,13 @@ def _watched(read, show, seconds=0.5):
         thread.join()
 
 
+def _attacked(hypermodel):
+    """How many held-out images are attacked."""
+    return min(hypermodel.recipe.validation.images, len(hypermodel.held_out[0]))
+
+
 def _finish(folder, hypermodel, recipe, trials, objective, min_accuracy):
-    folder.write_json("trials.json", [dataclasses.asdict(trial) for trial in trials])
+    folder.write_json("trials.json", [trial.to_dict() for trial in trials])
     order = ranked(trials, objective, min_accuracy)
     if not order:
         reasons = "; ".join(f"trial {t.number}: {t.reason or t.state}" for t in trials)
@@ -256,7 +265,7 @@ def _finish(folder, hypermodel, recipe, trials, objective, min_accuracy):
     best = without_search(recipe.replaced(order[0].values))
     folder.write("best.toml", best.to_toml().encode())
     validation = recipe.validation
-    count = min(validation.images, len(hypermodel.held_out[0]))
-    what = f"{validation.norm} {validation.epsilon:.4g}, PGD-{validation.steps}, {count} images"
+    attack = f"{validation.norm} {validation.epsilon:.4g}, PGD-{validation.steps}"
+    what = f"{attack}, {_attacked(hypermodel)} images"
     tradeoff.plot(trials, order[0], folder / "tradeoff.png", recipe.title, what)
     return trials

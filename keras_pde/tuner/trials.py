@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from keras_pde.evaluation.tables import interval
 from keras_pde.recipes import RunFolder
 
 
@@ -26,6 +27,7 @@ class Trial:
         metrics: what the best epoch (while running: the last one) logged.
         reason: why it failed.
         worker: who ran it.
+        images: of how many held-out images `val_accuracy` and `val_robust_accuracy` are shares.
     """
 
     number: int
@@ -37,6 +39,27 @@ class Trial:
     metrics: dict[str, float] = field(default_factory=dict)
     reason: str = ""
     worker: str = ""
+    images: dict[str, int] = field(default_factory=dict)
+
+    def interval(self, name: str) -> tuple[float, float] | None:
+        """95 % interval of an accuracy, over the draw of held-out images; exact (Clopper-Pearson).
+
+        The best of many trials is better on these images than it is: the interval is of one trial.
+        """
+        share, count = self.metrics.get(name), self.images.get(name)
+        if share is None or not count:
+            return None
+        return interval(round(share * count), count)
+
+    @classmethod
+    def from_dict(cls, record: dict[str, Any]) -> "Trial":
+        """The trial of what `to_dict` has returned."""
+        return cls(**{name: value for name, value in record.items() if name != "intervals"})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields, and the intervals."""
+        intervals = {name: self.interval(name) for name in self.images}
+        return {**dataclasses.asdict(self), "intervals": intervals}
 
 
 class Trials:
@@ -47,11 +70,12 @@ class Trials:
 
     def write(self, trial: Trial) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
-        RunFolder(self.path).write_json(f"{trial.number:04d}.json", dataclasses.asdict(trial))
+        RunFolder(self.path).write_json(f"{trial.number:04d}.json", trial.to_dict())
 
     def read(self, worker: str | None = None) -> list[Trial]:
         """All of them in order, or those of one worker."""
-        found = [Trial(**json.loads(path.read_text())) for path in self.path.glob("[0-9]*.json")]
+        paths = self.path.glob("[0-9]*.json")
+        found = [Trial.from_dict(json.loads(path.read_text())) for path in paths]
         return sorted(
             (trial for trial in found if worker in (None, trial.worker)),
             key=lambda trial: trial.number,

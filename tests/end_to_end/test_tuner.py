@@ -169,8 +169,13 @@ def test_results_are_written(finished, capsys):
 
 def test_the_best_recipe_trains_to_the_same_numbers(finished, tmp_path):
     folder, _ = finished
-    trials = [Trial(**values) for values in json.loads((folder / "trials.json").read_text())]
+    trials = [
+        Trial.from_dict(values) for values in json.loads((folder / "trials.json").read_text())
+    ]
     best = ranked(trials, "val_robust_accuracy")[0]
+    for name, count in best.images.items():
+        low, high = best.interval(name)
+        assert count > 0 and low <= best.metrics[name] <= high
     run = recipes.train(
         recipes.load(folder / "best.toml"), tmp_path / "run", evaluate=False, say=lambda text: None
     )

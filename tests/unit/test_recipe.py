@@ -3,6 +3,7 @@
 import math
 import re
 
+import numpy as np
 import pytest
 from recipe_cases import BACKEND, recipe, tables
 
@@ -419,3 +420,21 @@ def test_a_validation_by_another_threat_is_told_unless_it_is_wanted():
         recipe(**l2, validation={"select": "last"}),
     ):
         assert build.validation_note(wanted) is None
+
+
+def test_files_are_looked_for_beside_the_recipe(tmp_path, monkeypatch):
+    folder = tmp_path / "a folder"
+    (folder / "mnist").mkdir(parents=True)
+    x, y = np.zeros((20, 4, 4, 1), "float32"), np.arange(20) % 2
+    np.savez(folder / "own.npz", x_train=x, y_train=y, x_test=x[:5], y_test=y[:5])
+    written = recipe(data={"name": "own.npz"})
+    (folder / "own.toml").write_text(written.to_toml())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+    read = recipes.load("a folder/own.toml")
+    for made in (read, read.replaced({"training.epochs": 3})):
+        assert made.found("own.npz") == str(folder / "own.npz") and made.data.name == "own.npz"
+        assert build.dataset(made)[0].x_train.shape == (20, 4, 4, 1)
+    assert read == written and written.found("own.npz") == "own.npz"
+    with pytest.raises(FileNotFoundError, match="mnist"):  # a name stays a name
+        build.dataset(read.replaced({"data.name": "mnist"}), data_dir=tmp_path)
