@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_pde.data import tfds
+from keras_pde.checks import check_choice, optional
+from keras_pde.data import own, tfds
 from keras_pde.data.dataset import KEYS, Dataset, balanced_order, checked
 from keras_pde.registry import unknown_name
 
@@ -22,13 +23,15 @@ def load(
     data_dir: str | Path | None = None,
     download: bool = False,
     seed: int = 0,
+    layout: str | None = None,
 ) -> Dataset:
     """The data set of that name, or the one stored at that path.
 
     Args:
         name_or_path: one of `NAMES`; a `.npz` file with the arrays x_train, y_train, x_test, y_test
             and, optionally, class_names; or a folder of TensorFlow Datasets. Images are uint8, or
-            floats in [0, 1]; labels are integers or one-hot.
+            floats in [0, 1]; labels are integers from 0, one-hot, or words. Of a file without a
+            test part, a part of the training examples is one, and a warning says so.
         limit: at most so many training examples, evenly from all classes; None for all. A
             smaller limit takes a subset of a larger one.
         data_dir: folder where a named set is looked for first; then come the environment variable
@@ -36,6 +39,8 @@ def load(
             TensorFlow Datasets prepared, since every backend can read it.
         download: whether a set that is in none of these may be downloaded, to the first of them.
         seed: integer; which examples `limit` takes.
+        layout: of a `.npz`: `"channels_last"`, `"channels_first"`, or None, if the shape is to
+            tell.
 
     Raises:
         ValueError: the name is unknown, or the stored data are not what they should be.
@@ -48,7 +53,8 @@ def load(
     """
     if limit is not None and limit < 1:
         raise ValueError(f"Received limit={limit!r}; expected None or a positive integer.")
-    dataset = _load(name_or_path, data_dir, download)
+    optional(check_choice, layout, "layout", own.LAYOUTS)
+    dataset = _load(name_or_path, data_dir, download, layout)
     if limit is None or not len(dataset.y_train):
         return dataset
     kept = balanced_order(dataset.y_train, seed)[:limit]
@@ -69,7 +75,7 @@ def available(data_dir: str | Path | None = None) -> dict[str, Path | None]:
     return {name: _find(name, data_dir) for name in NAMES}
 
 
-def _load(name_or_path, data_dir, download):
+def _load(name_or_path, data_dir, download, layout):
     if name_or_path in NAMES:
         path = _find(name_or_path, data_dir) or _download(name_or_path, data_dir, download)
         return (_from_npz if path.is_file() else tfds.read)(path, name_or_path)
@@ -80,7 +86,7 @@ def _load(name_or_path, data_dir, download):
                 f"Received the path {str(name_or_path)!r}, which is no file (looked at "
                 f"{path.absolute()}); expected a .npz with the arrays {', '.join(KEYS)}."
             )
-        return _from_npz(path, path.stem)
+        return _from_npz(path, path.stem, layout)
     if path.is_dir():
         folder = tfds.newest_version(path)
         if folder is None:
@@ -93,7 +99,7 @@ def _load(name_or_path, data_dir, download):
     raise ValueError(f"{error} It is no .npz file and no existing folder either.")
 
 
-def _from_npz(path, name):
+def _from_npz(path, name, layout=None):
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in (*KEYS, "class_names") if key in archive}
@@ -104,12 +110,14 @@ def _from_npz(path, name):
             "arrays: write it with numpy.savez_compressed."
         ) from error
     missing = [key for key in KEYS if key not in arrays]
-    if missing:
+    if missing not in ([], ["x_test", "y_test"]):
         raise ValueError(
             f"Received {path} with the arrays {found}, without {missing}; expected all of "
             f"{', '.join(KEYS)}."
         )
     class_names = arrays.pop("class_names", None)
+    if 0 not in (len(arrays["x_train"]), len(arrays.get("x_test", [0]))):  # of packs, one part is
+        arrays, class_names = own.standard(name, arrays, class_names, layout)
     return checked(name, class_names, **arrays)
 
 

@@ -68,7 +68,8 @@ def dataset(recipe: Recipe, data_dir=None, download=False, loaded=None):
     if loaded is None:
         name = recipe.data.name
         name = name if name in datasets.NAMES else recipe.found(name)
-        loaded = datasets.load(name, recipe.data.limit or None, data_dir, download)
+        layout = recipe.data.layout or None
+        loaded = datasets.load(name, recipe.data.limit or None, data_dir, download, layout=layout)
     return loaded, *loaded.split_validation(recipe.data.validation, seed=0)
 
 

@@ -31,6 +31,7 @@ _RANGES = {
 }
 
 _CHOICES = {
+    "data.layout": ("", "channels_last", "channels_first"),
     "training.decay": ("kernels", "all"),
     "training.precision": ("float32", "mixed_bfloat16", "mixed_float16"),
     "training.backend": ("", "tensorflow", "jax"),

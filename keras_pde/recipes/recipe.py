@@ -23,6 +23,7 @@ class Data:
         crop: random crops after zero padding of so many pixels at each side.
         flip: random horizontal flips.
         cutout: side of a random square that is set to zero, in pixels.
+        layout: of a `.npz` file: "channels_last", "channels_first", or empty, if its shape tells.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Data:
     crop: int = 0
     flip: bool = False
     cutout: int = 0
+    layout: str = ""
 
 
 @dataclass(frozen=True)

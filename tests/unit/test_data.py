@@ -35,9 +35,9 @@ def arrays(**changes):
 def load(tmp_path):
     """Saves arrays as .npz and loads them."""
 
-    def save_and_load(limit=None, seed=0, **changes):
+    def save_and_load(limit=None, seed=0, layout=None, **changes):
         np.savez(tmp_path / "own.npz", **arrays(**changes))
-        return data.load(tmp_path / "own.npz", limit=limit, seed=seed)
+        return data.load(tmp_path / "own.npz", limit=limit, seed=seed, layout=layout)
 
     return save_and_load
 
@@ -78,6 +78,66 @@ def test_npz_kinds_agree(load):
         other = load(**changes)
         for key in data.KEYS:
             np.testing.assert_array_equal(getattr(other, key), getattr(whole, key))
+
+
+def test_channels_first(load):
+    x = np.moveaxis(arrays()["x_train"], -1, 1)
+    both = {"x_train": x, "x_test": x[:6]}
+    with pytest.raises(ValueError, match=r"\(12, 3, 4, 5\), which looks like channels first"):
+        load(**both)
+    moved = load(**both, layout="channels_first")
+    np.testing.assert_array_equal(moved.x_train, load().x_train)
+    assert load(**both, layout="channels_last").x_train.shape == (12, 3, 4, 5)
+    with pytest.raises(ValueError, match="unknown layout"):
+        load(layout="NCHW")
+
+
+def test_signals_are_no_images(load):
+    x = np.zeros((12, 50, 2), "uint8")
+    with pytest.raises(ValueError, match="looks like signals"):
+        load(x_train=x, x_test=x[:6])
+    assert load(x_train=x, x_test=x[:6], layout="channels_last").x_train.shape == (12, 50, 2, 1)
+
+
+@pytest.mark.parametrize("kind", [str, bytes])
+def test_labels_in_words(load, kind):
+    words = np.array(["dog", "cat", "eel"] * 4)
+    words = words.astype("S") if kind is bytes else words
+    read = load(y_train=words, y_test=words[:6])
+    assert read.class_names == ("cat", "dog", "eel")
+    assert read.y_train[:3].tolist() == [1, 0, 2] and read.y_test[:2].tolist() == [1, 0]
+    names = np.array([b"eel", b"dog", b"cat", b"ant"])
+    named = load(y_train=words, y_test=words[:6], class_names=names)
+    assert named.class_names == ("eel", "dog", "cat", "ant") and named.y_train[0] == 1
+    with pytest.raises(ValueError, match=r"labels \['eel'\]; expected those of class_names"):
+        load(y_train=words, y_test=words[:6], class_names=names[1:])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda y: y + 1, "3 distinct labels from 1 to 3; expected 0 to 2: subtract 1"),
+        (lambda y: y * 10**8, "3 distinct labels from 0 to 200000000; expected 0 to 2: number"),
+        (lambda y: y * 2, "from 0 to 4; expected 0 to 2"),
+    ],
+)
+def test_labels_that_leave_classes_out_are_refused(load, change, message):
+    y = arrays()["y_train"]
+    with pytest.raises(ValueError, match=message):
+        load(y_train=change(y), y_test=change(y[:6]))
+    absent = load(y_train=y * 2, y_test=y[:6] * 2, class_names=np.array(list("abcdef")))
+    assert len(absent.class_names) == 6
+
+
+def test_a_file_without_a_test_part(load):
+    with pytest.warns(UserWarning, match="no test part: 2 of its 12 examples, always the same"):
+        read = load(x_test=None, y_test=None)
+    assert len(read.x_train) == 10 and len(read.x_test) == 2
+    with pytest.warns(UserWarning):
+        again = load(x_test=None, y_test=None)
+    np.testing.assert_array_equal(read.x_test, again.x_test)
+    everything = np.sort(np.concatenate([read.x_train, read.x_test]).ravel())
+    np.testing.assert_allclose(everything, np.sort(arrays()["x_train"].ravel() / np.float32(255)))
 
 
 def test_npz_gray_images_and_class_names(load):
