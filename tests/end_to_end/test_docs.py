@@ -45,6 +45,23 @@ def test_code_on_optimizers_runs():
     assert found["model"].optimizer is found["optimizer"]
 
 
+def test_code_on_your_model_runs(capsys):
+    """Its blocks, one after another."""
+    code = "\n".join(_blocks("docs/your_model.md", "python"))
+    small = code.replace("[:512]", "[:128]").replace("[:100]", "[:20]").replace("[:50]", "[:20]")
+    small = small.replace("epochs=2", "epochs=1").replace("(255 * x)", "(255 * x, 64)")
+    small = small.replace("(50, 2)", "(20, 2)")
+    exec(compile(small, "your_model.md", "exec"), {})
+    printed = capsys.readouterr().out
+    assert "any label flips" in printed and "error above 0.5" in printed
+
+
+def test_pages_link_to_files_that_exist():
+    for page in (ROOT / "docs").glob("*.md"):
+        for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+            assert "://" in target or (page.parent / target).exists(), f"{page.name}: {target}"
+
+
 def test_readme_is_short():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 200
 

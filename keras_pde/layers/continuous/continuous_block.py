@@ -64,7 +64,7 @@ class ContinuousBlock(keras.layers.Layer):
         num_basis: number K of coefficients; default `steps`.
         horizon: T, the time from input to output, > 0. To run backwards, negate the rate.
         memory: what is kept for the gradient: `"store"`, `"remat"`, `"checkpoint"` or
-            `"reversible"` (for schemes that can be undone); see the user guide.
+            `"reversible"` (for schemes that can be undone); see docs/equations.md.
         unroll: whether to write the loop out; None for up to 16 evaluations of the rate, and
             wherever a compiled loop cannot be used.
         seed: integer for random layers in the rate, such as dropout; None for another one at each
