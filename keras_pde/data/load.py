@@ -86,7 +86,9 @@ def _load(name_or_path, data_dir, download, layout):
                 f"Received the path {str(name_or_path)!r}, which is no file (looked at "
                 f"{path.absolute()}); expected a .npz with the arrays {', '.join(KEYS)}."
             )
-        return _from_npz(path, path.stem, layout)
+        # A file that is called like a published set need not be it.
+        name = path.name if path.stem in NAMES else path.stem
+        return _from_npz(path, name, layout)
     if path.is_dir():
         folder = tfds.newest_version(path)
         if folder is None:

@@ -4,6 +4,7 @@ import json
 
 from keras_pde import attacks
 from keras_pde.evaluation import Measurement, evaluate
+from keras_pde.evaluation.evaluate import digest
 from keras_pde.hub.card import Card
 
 
@@ -33,7 +34,13 @@ def measure_again(card: Card, model, x, y, progress=None) -> list[tuple[Measurem
         key = (row.norm, row.bounds, row.images, row.seed, row.digest, configs)
         runs.setdefault(key, []).append(row)
     pairs = {}
-    for (norm, bounds, images, seed, digest, configs), rows in runs.items():
+    for _, _, images, _, stated, _ in runs:  # before anything is attacked
+        if (found := digest(x[:images], y[:images])) != stated:
+            raise ValueError(
+                f"Received images with SHA-256 {found}; expected the first {images} test images of "
+                f"{card.dataset!r} that the card was measured on, {stated}."
+            )
+    for (norm, bounds, images, seed, _, configs), rows in runs.items():
         # Radii that were measured together are so again: an attack counts at every larger one.
         report = evaluate(
             model,
@@ -47,10 +54,5 @@ def measure_again(card: Card, model, x, y, progress=None) -> list[tuple[Measurem
             seed=seed,
             progress=progress,
         )
-        if report.digest != digest:
-            raise ValueError(
-                f"Received images with SHA-256 {report.digest}; expected the first {images} test "
-                f"images of {card.dataset!r} that the card was measured on, {digest}."
-            )
         pairs.update({id(row): (row, report.measurement(row.epsilon, seed)) for row in rows})
     return [pairs[id(row)] for row in card.measurements]

@@ -80,6 +80,12 @@ def test_npz_kinds_agree(load):
             np.testing.assert_array_equal(getattr(other, key), getattr(whole, key))
 
 
+def test_a_file_called_like_a_published_set_is_another_set(tmp_path):
+    np.savez(tmp_path / "mnist.npz", **arrays())
+    assert data.load(tmp_path / "mnist.npz").name == "mnist.npz"
+    assert data.load("mnist", data_dir=tmp_path).name == "mnist"  # as it was asked for
+
+
 def test_channels_first(load):
     x = np.moveaxis(arrays()["x_train"], -1, 1)
     both = {"x_train": x, "x_test": x[:6]}

@@ -129,6 +129,13 @@ def test_rows_that_cannot_be_repeated(folder, sample, change, match):
         )
 
 
+def test_other_images_are_refused_before_they_are_attacked(folder, sample, monkeypatch):
+    monkeypatch.setattr("keras_pde.hub.repeat.evaluate", None)
+    images = 1 - sample.x_test
+    with pytest.raises(ValueError, match="images of 'fashion_mnist_sample' that the card"):
+        measure_again(hub.load_card(folder), hub.load_model(folder), images, sample.y_test)
+
+
 def test_command_compares_with_the_card(folder, capsys):
     assert cli.main(["evaluate", str(folder)]) == 0
     shown = capsys.readouterr().out
