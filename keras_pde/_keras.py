@@ -10,6 +10,7 @@ import contextlib
 import keras
 from keras import ops
 from keras.src.backend.common import global_state
+from keras.src.models.functional import Functional
 
 # Layers and graphs
 
@@ -89,6 +90,15 @@ def graph_of(model):
     """
     graph = model._functional if type(model) is keras.Sequential else model
     return graph if type(graph).__name__ == "Functional" else None
+
+
+def graph_that_runs(model):
+    """The graph that a call of the model, or of its subclass, runs; `None` if there is none."""
+    if isinstance(model, keras.Sequential):
+        own, inner = keras.Sequential.call, model._functional
+    else:
+        own, inner = Functional.call, model
+    return inner if isinstance(inner, Functional) and type(model).call is own else None
 
 
 def run_graph(graph, inputs, operation_of):

@@ -158,7 +158,15 @@ def _changes_nothing(operation):
     return type(operation) is keras.layers.Identity
 
 
-@rule("activation", keras.layers.Activation, keras.layers.Dense)
+@rule(
+    "activation",
+    keras.layers.Activation,
+    keras.layers.Dense,
+    keras.layers.EinsumDense,
+    keras.layers.Conv1D,
+    keras.layers.Conv2D,
+    keras.layers.Conv3D,
+)
 def _of_layer(layer):
     return getattr(layer.activation, "__name__", None)
 

@@ -7,7 +7,8 @@ transformed back and interpolated where it should be spread (an error of a half)
 are the same.
 
 Keras calls these functions by their public names, so they are replaced there, once; but the others'
-forms are used in a thread only within `exact()`.
+forms are used in a thread only within `exact()`. A `tf.function` that was traced before stays as it
+was traced.
 """
 
 import contextlib

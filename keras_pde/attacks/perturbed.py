@@ -1,7 +1,8 @@
 import keras
+import numpy as np
 from keras import ops
 
-from keras_pde import _keras
+from keras_pde import _keras, graph
 from keras_pde.calls import in_place_of
 
 
@@ -25,7 +26,7 @@ class Perturbed:
 
     def __init__(self, model, at=None, perturb=None, output=None):
         self.model, self.perturb, self.output = model, perturb, output
-        self.at = getattr(at, "name", at)
+        self.at = getattr(at, "name", at)  # a layer stands for its name, and is meant itself
         self._layer = None
         if at is None:
             return
@@ -36,11 +37,14 @@ class Perturbed:
             )
         layers = [layer for layer in _keras.layers_of(model) if layer is not model]
         found = [layer for layer in layers if self.at in (layer.name, layer.path)]
+        if any(layer is at for layer in layers):
+            found = [at]
         if len(found) != 1:
-            names = ", ".join(repr(layer.name) for layer in layers)
+            names = ", ".join(dict.fromkeys(repr(layer.name) for layer in layers))
+            fix = ", or the layer itself" if found else ""
             raise ValueError(
                 f"Received at={self.at!r}, the name of {len(found)} layers; expected that of one "
-                f"of {names}."
+                f"of {names}{fix}."
             )
         (self._layer,) = found
 
@@ -91,7 +95,7 @@ class Perturbed:
         if len(found) != 1 or not _is_float_tensor(found[0]):
             raise ValueError(
                 f"Received at={self.at!r}, a layer that is called {len(found)} times"
-                + (f" and returns {found[0]!r}" if found else "")
+                + (f" and returns a {_kind(found[0])}" if found else "")
                 + "; expected one that is called once, and returns a tensor of floats."
             )
         return found[0]
@@ -122,6 +126,15 @@ class Perturbed:
             outputs = self._entry(outputs, self.output, "output")
         return outputs
 
+    def activation(self) -> str | None:
+        """Name of the activation that the output ends with; `None` if it can't be told."""
+        if self.output is None:
+            return graph.activation(self.model)
+        if _keras.graph_of(self.model) is None:
+            return None
+        chosen = self._entry(self.model.output, self.output, "output")
+        return graph.activation(keras.Model(self.model.inputs, chosen))
+
     def _entry(self, entries, key, what):
         return entries[self._place(entries, key, what)]
 
@@ -132,6 +145,7 @@ class Perturbed:
         if isinstance(entries, list | tuple):
             named = self._names(what)
             place = named.index(key) if key in named else key
+            place = int(place) if isinstance(place, np.integer) else place
             if isinstance(place, int) and 0 <= place < len(entries):
                 return place
             entries = dict.fromkeys(named or range(len(entries)))
@@ -151,6 +165,11 @@ class Perturbed:
         if isinstance(inputs, dict):
             return {**inputs, place: z}
         return type(inputs)(z if n == place else entry for n, entry in enumerate(inputs))
+
+
+def _kind(value):
+    dtype = getattr(value, "dtype", None)
+    return type(value).__name__ + (f" of type {dtype}" if dtype is not None else "")
 
 
 def _shown(entries):

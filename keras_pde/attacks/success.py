@@ -3,6 +3,7 @@
 import re
 from abc import ABC, abstractmethod
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -40,7 +41,8 @@ class Success(ABC):
     def loss(self, name):
         """The loss of that name."""
         if name not in self.losses:
-            raise unknown_name(f"loss of an attack for success={self.name!r}", name, self.losses)
+            what = f"loss (an attack's default is 'ce') for success={self.name!r}"
+            raise unknown_name(what, name, self.losses)
         return self.losses[name]
 
     def best(self, name, *others):
@@ -73,11 +75,16 @@ class _Positions(Success):
     """Several labels an example: of its positions (pixels, words), or independent ones.
 
     Labels are 0 or 1 in the shape of the outputs, one sigmoid each; or classes, of which the last
-    axis of the outputs has the logits.
+    axis of the outputs has the logits. Of positions, one-hot labels are classes.
     """
 
     def check(self, labels, shape):
         labels = np.asarray(labels)
+        if len(shape) > 2 and shape[-1] > 1:
+            if labels.shape == (*shape[:-1], 1):
+                labels = labels[..., 0]
+            elif labels.shape == shape and _one_hot(labels):
+                labels = labels.argmax(axis=-1)
         one_sigmoid = labels.shape in (shape, shape[:-1]) and (
             labels.shape == shape or shape[-1] == 1
         )
@@ -176,8 +183,8 @@ class ErrorAbove(Success):
 class Function(Success):
     """A function of the user's own, of labels and outputs as tensors.
 
-    It returns `(batch,)`: numbers, positive for a success, which attacks maximise; or bools, for
-    which they maximise the absolute error.
+    It returns `(batch,)`: floats, positive for a success, which attacks maximise; or bools or
+    integers, for which they maximise the absolute error.
     """
 
     logits = False
@@ -194,6 +201,10 @@ class Function(Success):
                 f"Received labels of shape {labels.shape} and type {labels.dtype} for outputs of "
                 f"shape {shape}; expected an array of numbers with an entry for each example."
             )
+        if labels.dtype.kind != "f" and np.any(np.abs(labels.astype("float64")) >= 2**31):
+            raise ValueError(
+                f"Received labels up to {labels.max()}; expected numbers below 2^31, or floats."
+            )
         return labels.astype("float32" if labels.dtype.kind == "f" else "int32")
 
     def _values(self, outputs, labels):
@@ -208,7 +219,7 @@ class Function(Success):
 
     def _loss(self, outputs, labels, targets=None):
         values = self._values(outputs, labels)
-        if "bool" not in str(values.dtype):
+        if not _are_flags(values):
             return values
         if tuple(labels.shape) != tuple(outputs.shape):
             raise ValueError(
@@ -253,6 +264,14 @@ def get(success) -> Success:
             f"Received success={success!r}; expected a function of labels and outputs, or one of "
             f"{', '.join(map(repr, NAMES))}, with a number of your own."
         ) from None
+
+
+def _are_flags(values):
+    return not keras.backend.is_float_dtype(keras.backend.standardize_dtype(values.dtype))
+
+
+def _one_hot(labels):
+    return bool(np.isin(labels, (0, 1)).all() and (labels.sum(axis=-1) == 1).all())
 
 
 def _like(labels, shape, name):

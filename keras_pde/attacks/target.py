@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_pde import _keras, graph
+from keras_pde import _keras
 from keras_pde.attacks import differentiable, folding, losses
 from keras_pde.attacks import success as rules
 from keras_pde.attacks.batches import check_any_batch, check_stateless
@@ -14,6 +14,7 @@ from keras_pde.autodiff import value_and_grad
 from keras_pde.data.examples import arrays
 
 _PROBE = 8  # images on which a new model is tried out
+_VERY_FAR = 1000.0  # times the images: logits leave [0, 1] there, probabilities do not
 _TINY = float(np.finfo("float32").tiny)  # in place of a probability of zero
 _BELOW_ONE = 1 - float(np.finfo("float32").epsneg)
 
@@ -23,7 +24,8 @@ class Target:
 
     Probabilities are turned into logits, and `probabilities` says whose they seem to be:
     `"softmax"`, whose rows add up to 1, by log p; `"sigmoid"`, of outputs that all lie in [0, 1],
-    by log(p / (1 - p)); `None` for logits. Weights may change between calls.
+    by log(p / (1 - p)); `None` for logits. The last layer says it, or else the outputs at images,
+    at noise, and at images a thousand times as large. Weights may change between calls.
 
     What is perturbed is the model's one input, or what `at` or `perturb` name: "images" in all that
     follows. Programs then take the arrays of all inputs, the context, as their last ones.
@@ -58,7 +60,7 @@ class Target:
         outputs = self._try(images, context)
         self.image_shape = images.shape[1:]
         self.output_shape = outputs.shape[1:]
-        self.probabilities = self._head(outputs)
+        self.probabilities = self._head(images, context)
         if not (self.probabilities and differentiable.are_saturated(outputs)):
             self._check_differentiable(images, context)
 
@@ -131,7 +133,7 @@ class Target:
                 "tensor: name one of several by output=..."
             )
         alone = self.success is not rules.MISCLASSIFIED and len(outputs.shape) == 2
-        if alone and self.success.logits and graph.activation(self.model) == "softmax":
+        if alone and self.success.logits and self.perturbed.activation() == "softmax":
             raise ValueError(
                 f"Received a model that ends with a softmax for success={self.success.name!r}, "
                 "which takes one sigmoid a label; expected success=None, or a head of logits."
@@ -147,12 +149,17 @@ class Target:
             raise ValueError("Received a model that returns NaN or infinite values.")
         return outputs
 
-    def _head(self, outputs):
+    def _head(self, images, context):
         """Whose probabilities the outputs are, or `None` for logits."""
         if not self.success.logits:
             return None
-        told = graph.activation(self.model) if self.perturbed.output is None else None
-        head = told or _probabilities(outputs)
+        head = self.perturbed.activation()
+        if head is None:  # it is to be seen: near the images, far from them, and very far
+            far = np.concatenate([differentiable.probes(images), _VERY_FAR * images])
+            times = len(far) // len(images)
+            context = [np.concatenate([array] * times) for array in context]
+            found = ops.convert_to_numpy(ops.cast(self._call(far, context), "float32"))
+            head = _probabilities(found[np.isfinite(found).reshape(len(found), -1).all(axis=1)])
         return head if head in ("softmax", "sigmoid") else None
 
     def _check_differentiable(self, images, context):
@@ -252,7 +259,10 @@ class Target:
 
 def _probabilities(outputs):
     """Whose they seem to be, of a model that does not say how it ends."""
-    if not np.all((outputs >= 0) & (outputs <= 1)) or np.all(outputs == outputs.flat[0]):
+    if not outputs.size or not np.all((outputs >= 0) & (outputs <= 1)):
         return None
+    if np.all(outputs == outputs.flat[0]):
+        return None  # constant
     # bfloat16 has three digits.
-    return "softmax" if np.all(np.abs(outputs.sum(axis=-1) - 1) < 1e-2) else "sigmoid"
+    rows = outputs.shape[-1] > 1 and np.all(np.abs(outputs.sum(axis=-1) - 1) < 1e-2)
+    return "softmax" if rows else "sigmoid"

@@ -53,7 +53,7 @@ class RefineDepth(keras.callbacks.Callback):
 
     def set_model(self, model):
         super().set_model(model)
-        self._depths = {}
+        self._depths, self._begins = {}, True
         if depth.has_blocks(model):
             self._note()
             self._take_care(model)
@@ -63,6 +63,7 @@ class RefineDepth(keras.callbacks.Callback):
         self._note()
 
     def on_epoch_begin(self, epoch, logs=None):
+        self._begins = False
         if epoch in self.epochs:
             self._refine()
             if self.verbose:
@@ -95,12 +96,20 @@ class RefineDepth(keras.callbacks.Callback):
             set_weights(model, weights)
 
         def load_at_their_depth(*args, **kwargs):
+            if not self._begins:
+                return load_weights(model, *args, **kwargs)
+            before = [depth.arguments(block) for block in depth.blocks(model)]
             for _ in self.epochs:
                 try:
                     return load_weights(model, *args, **kwargs)
                 except ValueError:  # of other shapes
                     self._refine()
-            return load_weights(model, *args, **kwargs)
+            try:
+                return load_weights(model, *args, **kwargs)
+            except ValueError:
+                with _scope(model):
+                    change_in_training(model, before)
+                raise
 
         model.set_weights, model.load_weights = set_at_their_depth, load_at_their_depth
 

@@ -23,17 +23,22 @@ def examples(x, y=None):
     """
     groups = by_shape(x, y)
     if len(groups) > 1:
-        shapes = sorted({a.shape[1:] for x, _ in groups for a in tree.flatten(x)})
+        shapes = sorted({a.shape[1:] for x, *_ in groups for a in tree.flatten(x)})
         raise ValueError(
             f"Received a dataset of examples of the shapes {shapes}; expected one shape: pad them."
         )
-    return groups[0]
+    return groups[0][:2]
 
 
 def by_shape(x, y=None) -> list:
-    """The same as pairs `(x, y)`, one for each shape of examples in a dataset."""
+    """The same as `(x, y, numbers)`, one for each shape of examples in a dataset.
+
+    The numbers are those of the examples in the order of the dataset.
+    """
     if y is not None or hasattr(x, "__array__"):
-        return [(arrays(x), None if y is None else np.asarray(y))]
+        x = arrays(x)
+        numbers = np.arange(*np.shape(tree.flatten(x)[0])[:1] or (0,))
+        return [(x, None if y is None else np.asarray(y), numbers)]
     batches = [_parts(batch) for batch in x]
     if not batches:
         raise ValueError(f"Received an empty dataset; expected {_FIX}.")
@@ -44,19 +49,22 @@ def by_shape(x, y=None) -> list:
         raise ValueError(
             f"Received a dataset whose batches do not all have labels; expected {_FIX}."
         )
-    groups = {}
+    groups, first = {}, 0
     for batch in batches:
-        key = tuple(array.shape[1:] for array in tree.flatten(batch))
-        groups.setdefault(key, []).append(batch)
-    return [_joined(group) for group in groups.values()]
+        leaves = tree.flatten(batch)
+        key = tuple(array.shape[1:] for array in leaves)
+        numbers = np.arange(first, first + len(leaves[0]))
+        first += len(leaves[0])
+        groups.setdefault(key, []).append((batch, numbers))
+    return [_joined(*zip(*group, strict=True)) for group in groups.values()]
 
 
-def _joined(batches):
+def _joined(batches, numbers):
     images, *labels = (
         tree.map_structure(lambda *rows: np.concatenate(rows), *parts)
         for parts in zip(*batches, strict=True)
     )
-    return images, labels[0] if labels else None
+    return images, labels[0] if labels else None, np.concatenate(numbers)
 
 
 def arrays(inputs):
@@ -77,7 +85,7 @@ def arrays(inputs):
 def labelled(x, y=None) -> list:
     """As `by_shape`; a `ValueError` if there are no labels."""
     groups = by_shape(x, y)
-    if any(y is None for _, y in groups):
+    if any(y is None for _, y, _ in groups):
         raise ValueError(f"Received images without labels; pass y, or {_FIX}.")
     return groups
 

@@ -56,6 +56,11 @@ class Comparison(ToJSON):
                 f"Received reports with success={first.success!r} and {second.success!r}; expected "
                 "the same."
             )
+        if first.success == "<lambda>":
+            raise ValueError(
+                "Received reports with lambdas for success, which cannot be told from each other; "
+                "expected a function with a name."
+            )
         if (first.norm, first.digest) != (second.norm, second.digest):
             raise ValueError(
                 f"Received reports in norms {first.norm!r} and {second.norm!r} on images "

@@ -106,8 +106,9 @@ def evaluate(
     corruptions = corruption.check(noise, threat.bounds)
     batch_size = check_count(batch_size, "batch_size")
     which = {"at": at, "perturb": perturb, "output": output}
-    reports = []
-    for inputs, labels in labelled(x, y):
+    reports, order = [], []
+    for inputs, labels, numbers in labelled(x, y):
+        order.append(numbers)
         if not isinstance(model, Target) and at is None:  # before the model sees them
             check_images(Perturbed(model, **which).chosen(inputs), threat.bounds, "x")
         target = Target.of(model, inputs, **which, success=success)
@@ -129,7 +130,7 @@ def evaluate(
                 ),
             )
         )
-    return joined(reports)
+    return joined(reports, np.concatenate(order))
 
 
 def _report(target, inputs, y, threat, plan, batch_size, progress) -> Report:

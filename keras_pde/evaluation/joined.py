@@ -9,15 +9,20 @@ import numpy as np
 from keras_pde.evaluation.report import AttackRun, Report
 
 
-def joined(reports) -> Report:
-    """The report of all their examples, in that order; made with the same settings."""
+def joined(reports, numbers) -> Report:
+    """The report of all their examples, made with the same settings.
+
+    Args:
+        reports: of some of the examples each.
+        numbers: of these examples, one report after the other, in the order of the whole.
+    """
     if len(reports) == 1:
         return reports[0]
     counts = [report.count for report in reports]
     digests = "".join(report.digest for report in reports)
     return dataclasses.replace(
         reports[0],
-        distance=np.concatenate([report.distance for report in reports]),
+        distance=np.concatenate([report.distance for report in reports])[np.argsort(numbers)],
         runs=tuple(_run(runs, counts) for runs in zip(*(r.runs for r in reports), strict=True)),
         alarms=_said(reports, "alarms"),
         notes=_said(reports, "notes"),

@@ -290,8 +290,8 @@ class Report(ToJSON):
         """Writes `x`, `y`, the closest adversarial images and their distances to an `.npz` file."""
         if self.adversarials is None:
             raise ValueError(
-                "This report was read from a file, which does not hold the images; call "
-                "save_adversarials on the report that `evaluate` returned."
+                "This report does not hold the images: it was read from a file, or they are of "
+                "several shapes; call save_adversarials on what `evaluate` returned for one shape."
             )
         with files.replacing(path, suffix=".npz") as temporary:
             np.savez_compressed(temporary, **self.adversarials, distance=self.distance)

@@ -149,7 +149,13 @@ def changed(model, changes):
     blocks(model)
     if not model.built:
         raise ValueError(f"Received {model.name!r}, which is not built; call it on a batch first.")
-    config = keras.saving.serialize_keras_object(model)
+    try:
+        config = keras.saving.serialize_keras_object(model)
+    except (NotImplementedError, TypeError) as error:
+        raise ValueError(
+            f"Received {model.name!r}, which cannot be copied: a layer in it has no configuration. "
+            f"Give it a get_config. ({str(error).splitlines()[0]})"
+        ) from error
     config.pop("compile_config", None)
     rates = [rate.template.layer for block in blocks(model) for rate in block.rates]
     copy = keras.saving.deserialize_keras_object(

@@ -97,7 +97,13 @@ def odeint(
     >>> field.build((None, 2))
     >>> y = kp.odeint(lambda t, y: field(y), ops.ones((8, 2)), [0.0, 0.5, 1.0])  # (3, 8, 2)
     """
-    if symbolic.is_symbolic(y0):
+    args = _arguments(args)
+    if symbolic.is_symbolic((y0, t, args)):
+        if return_stats:
+            raise ValueError(
+                "Received return_stats=True on a symbolic tensor; expected False: a layer of a "
+                "model returns the solution."
+            )
         settings = {"rtol": rtol, "atol": atol, "steps": steps, "step_size": step_size}
         settings |= {"max_steps": max_steps, "memory": memory, "batched": batched}
         return symbolic.solution(odeint, func, y0, t, method, args=args, **settings)
@@ -137,6 +143,12 @@ def odeint(
         solution = tree.map_structure(lambda leaf: leaf[:, 0], solution)
         statistics = type(statistics)(*(entry[0] for entry in statistics))
     return (solution, statistics) if return_stats else solution
+
+
+def _arguments(args):
+    if not isinstance(args, list | tuple):
+        raise ValueError(f"Received args={args!r}; expected a tuple, as in args=(2.0,).")
+    return tuple(args)
 
 
 def _with_arguments(func, args):

@@ -1,5 +1,6 @@
 """A solution from a symbolic Keras tensor: a layer of the functional model."""
 
+import contextlib
 import functools
 import inspect
 import types
@@ -19,6 +20,16 @@ def solution(solve, func, y0, *args, **settings):
     Raises:
         ValueError: func uses weights that cannot be found, which the model would not train.
     """
+    leaves = tree.flatten(y0)
+    if is_symbolic((args, settings["args"])) or not all(map(is_symbolic, leaves)):
+        raise ValueError(
+            "Received symbolic times or arguments, or a y0 of which a part is not symbolic; "
+            "expected y0 alone and whole: what else depends on the inputs goes into y0, or into a "
+            "layer of your own that calls odeint."
+        )
+    if any(None in leaf.shape[1:] for leaf in leaves):
+        shapes = [leaf.shape for leaf in leaves]
+        raise ValueError(f"Received y0 of shapes {shapes}; expected all but the batch known.")
     used = _weights_of(func, y0, settings["args"])
     return Solution(solve, func, used, args, settings)(y0)
 
@@ -27,13 +38,16 @@ def _weights_of(func, y0, arguments):
     """The layers and variables that func reads."""
     y = tree.map_structure(lambda leaf: ops.zeros((1, *leaf.shape[1:]), leaf.dtype), y0)
     t = ops.zeros((1,) * max(len(leaf.shape) for leaf in tree.flatten(y)))
-    with _Recorded() as scope:
+    with _Recorded() as scope, _watched() as others:
         func(t, y, *arguments)
     # What is named in a function, as an attribute is, may be something else.
-    held = {id(entry): {id(v) for v in _variables(entry)} for entry in _named(func)}
-    used = [entry for entry in _named(func) if held[id(entry)] & scope.read.keys()]
+    named = _named((func, *arguments))
+    held = {id(entry): {id(v) for v in _variables(entry)} for entry in named}
+    used = [entry for entry in named if held[id(entry)] & scope.read.keys()]
     known = set().union(*(held[id(entry)] for entry in used))
     unknown = [v.path for key, v in scope.read.items() if key not in known]
+    inner = {id(v.value) for v in scope.read.values()}
+    unknown += [v.name for v in others() if id(v) not in inner]
     if unknown:
         raise ValueError(
             f"Received a func that uses the weights {unknown}, on a symbolic tensor; expected one "
@@ -41,6 +55,18 @@ def _weights_of(func, y0, arguments):
             "keras_pde.layers.NeuralODE, with the right-hand side as a layer."
         )
     return used
+
+
+@contextlib.contextmanager
+def _watched():
+    """A function that returns the variables of TensorFlow's own that were read within."""
+    if keras.backend.backend() != "tensorflow":
+        yield lambda: []
+        return
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        yield tape.watched_variables
 
 
 def _variables(entry):
@@ -71,6 +97,13 @@ class Solution(keras.layers.Layer):
     def call(self, y0):
         return self._call(y0)
 
+    def get_config(self):
+        raise NotImplementedError(
+            "Received a model with odeint of a function on a symbolic tensor, which cannot be "
+            "written to a file; use keras_pde.layers.NeuralODE, with the right-hand side as a "
+            "layer."
+        )
+
     def compute_output_spec(self, y0):
         times = len(self._call.args[2][0])
         return tree.map_structure(
@@ -98,6 +131,9 @@ def _named(value, depth=4, seen=None):
     elif inspect.isfunction(value):
         found = inspect.getclosurevars(value)
         inner = [*found.nonlocals.values(), *found.globals.values()]
+        inner += [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
+    elif isinstance(value, functools.partial):
+        inner = [value.func, *value.args, *value.keywords.values()]
     elif isinstance(value, dict):
         inner = value.values()
     elif isinstance(value, list | tuple):

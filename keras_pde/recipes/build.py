@@ -7,6 +7,7 @@ import keras
 
 from keras_pde import data as datasets
 from keras_pde import hub, registry
+from keras_pde.hub.index import published
 from keras_pde.objectives.objective import compose
 from keras_pde.optimizers import LossScaleOptimizer
 from keras_pde.recipes import schedules
@@ -89,7 +90,7 @@ def architecture(recipe: Recipe, loaded) -> tuple[str, dict]:
 
 def _place(recipe, source):
     """Of a model to begin with: a published name, or a folder, which may be beside the recipe."""
-    return source if source in hub.published() else recipe.found(source)
+    return source if source in published() else recipe.found(source)
 
 
 def network(recipe: Recipe, loaded) -> keras.Model:

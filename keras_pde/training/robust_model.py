@@ -101,12 +101,11 @@ class RobustModel(Hook, keras.Model):
         for what in ("inputs", "outputs") if at is None and perturb is None else ("outputs",):
             count = len(getattr(model, what, None) or [None])
             if count != 1:
+                fix = "; of several inputs, name one by perturb=..." if what == "inputs" else ""
                 raise ValueError(
                     f"Received a model with {count} {what}; expected one input and one output, "
-                    "which perturbations and input gradients are about; of several inputs, name "
-                    "one by perturb=..."
+                    f"which perturbations and input gradients are about{fix}."
                 )
-        check_stateless(model)
         perturbed = Perturbed(model, at, perturb)
         average = optional(check_number, average, "average", above=0, below=1)
         seed = check_seed(seed)
@@ -115,6 +114,8 @@ class RobustModel(Hook, keras.Model):
         self.model = model
         self.built = model.built
         self.objective = compose(objective)
+        if self._perturbs():
+            check_stateless(model)
         self.seed = seed
         self.average = average
         self.averaged = None if average is None else averaging.twin(model)
@@ -281,9 +282,13 @@ class RobustModel(Hook, keras.Model):
         if one_label and getattr(self.loss, "ignore_class", None) is None:
             class_labels(y, outputs[-1], len(arrays[0]))
 
+    def _perturbs(self):
+        """Whether the objective needs an input gradient."""
+        return bool(self.objective.data.perturbs or self.objective.penalties)
+
     def _check_differentiable(self, x):
         """Refuses, once, a model without an input gradient, for an objective that needs it."""
-        if not (self.objective.data.perturbs or self.objective.penalties) or self._looked:
+        if self._looked or not self._perturbs():
             return
         inputs = differentiable.few(x, self.objective.image_range)
         if inputs is None:
@@ -301,7 +306,7 @@ class RobustModel(Hook, keras.Model):
         context = () if perturbed.is_plain else (inputs,)
         differentiable.check(perturbed, slope, images, context, may_saturate=True)
         if any(penalty.differentiates_twice for penalty in self.objective.penalties):
-            second_derivatives.check(perturbed, images, *context)
+            second_derivatives.check(perturbed, images, *([tensors] if context else []))
 
     def _check_distribution(self):
         if _BACKEND != "tensorflow" or self.distribute_strategy.num_replicas_in_sync == 1:

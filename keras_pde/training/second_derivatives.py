@@ -12,6 +12,8 @@ import numpy as np
 
 from keras_pde import _keras, graph
 from keras_pde.autodiff import value_and_grad
+from keras_pde.calls import in_place_of
+from keras_pde.layers import ContinuousBlock
 
 _DIRECTIONS = 5
 _LENGTHS = (1e-7, 4e-7)  # so short that hardly a unit of a ReLU network changes sides
@@ -36,8 +38,12 @@ def check(perturbed, images, inputs=None):
     Raises:
         ValueError: TensorFlow knows no second derivative, or one that is not the gradient's.
     """
-    strange = [layer for layer in _keras.layers_of(perturbed.model) if not _is_known(layer)]
-    if keras.backend.backend() != "tensorflow" or not strange:
+    if keras.backend.backend() != "tensorflow":
+        return
+    layers = _keras.layers_of(perturbed.model)
+    _check_memory(layers)
+    strange = [layer for layer in layers if not _is_known(layer)] + _strange_operations(perturbed)
+    if not strange:
         return
     arguments = (perturbed, images, inputs)
     wrong = _missing(*arguments) or _not_as_by_differences(*arguments)
@@ -45,11 +51,31 @@ def check(perturbed, images, inputs=None):
         names = ", ".join(f"{layer.name!r} ({type(layer).__name__})" for layer in strange)
         raise ValueError(
             f"Received a model of which TensorFlow {wrong}, so that this penalty would be trained "
-            f"in a wrong direction. Expected layers that can be differentiated twice; of these it "
-            f"is not known: {names}. Write them without stop_gradient, custom gradients and the "
-            "operation named, or use keras_pde.objectives.GradientPenalty(..., "
-            'method="finite_difference"), which needs first derivatives only.'
+            "in a wrong direction. Expected layers that can be differentiated twice; of these it "
+            f"is not known: {names}. Write them without stop_gradient, custom gradients, a "
+            "tf.function of their own and the operation named, or use "
+            'keras_pde.objectives.GradientPenalty(..., method="finite_difference"), which needs '
+            "first derivatives only."
         )
+
+
+def _check_memory(layers):
+    """Refuses blocks that compute steps again for the gradient, which TensorFlow does only once."""
+    for block in layers:
+        if isinstance(block, ContinuousBlock) and block.memory in ("remat", "checkpoint"):
+            raise ValueError(
+                f"Received {block.name!r} with memory={block.memory!r} for a penalty on input "
+                "gradients, which TensorFlow cannot differentiate; expected memory='store' or "
+                "'reversible', or GradientPenalty(..., method='finite_difference')."
+            )
+
+
+def _strange_operations(perturbed):
+    """Operations of a graph that are no layers, and not differentiated twice as they stand."""
+    if _keras.graph_of(perturbed.model) is None:
+        return []
+    operations = [call.operation for call in graph.calls(perturbed.model)]
+    return [o for o in operations if type(o).__name__ == "StopGradient"]
 
 
 def _is_known(layer):
@@ -82,6 +108,8 @@ def _missing(perturbed, images, inputs):
         traced = twice.get_concrete_function(variables).graph.as_graph_def()
     except LookupError as unknown:  # in the registry of gradients
         return f"knows no second derivative ({unknown})"
+    except Exception:  # what runs eagerly only is seen by differences, below
+        return None
     functions = [traced.node, *(function.node_def for function in traced.library.function)]
     nodes = (node for nodes in functions for node in nodes if SCOPE not in node.name)
     zero = _ZERO & {node.op for node in nodes}
@@ -124,14 +152,27 @@ def _in_double(model):
     layers, floatx = _keras.layers_of(model), keras.config.floatx()
     policies = [layer.dtype_policy for layer in layers]
     keras.config.set_floatx("float64")
-    try:
-        for layer in layers:
-            layer.dtype_policy = "float64"
-        yield
-    finally:
+    with contextlib.ExitStack() as stack:
+        stack.callback(keras.config.set_floatx, floatx)
         for layer, policy in zip(layers, policies, strict=True):
-            layer.dtype_policy = policy
-        keras.config.set_floatx(floatx)
+            stack.callback(setattr, layer, "dtype_policy", policy)
+            layer.dtype_policy = "float64"
+            inner = _keras.graph_that_runs(layer)
+            if inner is not None:
+                stack.callback(setattr, layer, "autocast", layer.autocast)
+                layer.autocast = False
+                stack.enter_context(in_place_of(layer, functools.partial(_by_layers, inner)))
+        yield
+
+
+def _by_layers(inner, call, inputs, *args, **kwargs):
+    """A graph's layers one by one: as a whole it would cast its inputs to float32."""
+
+    def operation_of(operation):
+        is_layer = isinstance(operation, keras.layers.Layer)
+        return functools.partial(operation, training=False) if is_layer else operation
+
+    return _keras.run_graph(inner, inputs, operation_of)
 
 
 def _slope(perturbed, images, inputs, dtype):
@@ -149,7 +190,7 @@ def _slope(perturbed, images, inputs, dtype):
             with keras.StatelessScope() as scope:
                 for pair in pairs:
                     scope.add_update(pair)  # as it is; what the constructor gets it casts
-                outputs = _outputs(perturbed, x, inputs)
+                outputs = perturbed.call(x, inputs, training=False)
             mix = np.random.default_rng(1999).normal(size=outputs.shape)
             return keras.ops.sum(keras.ops.sin(outputs) * keras.ops.cast(mix, outputs.dtype))
 
@@ -157,17 +198,3 @@ def _slope(perturbed, images, inputs, dtype):
         return keras.ops.sum(gradient * direction)
 
     return slope
-
-
-def _outputs(perturbed, x, inputs):
-    """In inference mode; of a graph the layers one by one, since as a whole it casts its inputs."""
-    if _keras.graph_of(perturbed.model) is None or not perturbed.is_plain:
-        return perturbed.call(x, inputs, training=False)
-
-    def replaced(operation):
-        a_layer = isinstance(operation, keras.layers.Layer)
-        if a_layer and _keras.graph_of(operation) is None:
-            return functools.partial(operation, training=False)
-        return None
-
-    return graph.run(perturbed.model, x, replaced)

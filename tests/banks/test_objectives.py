@@ -253,10 +253,10 @@ def test_double_backpropagation_where_tensorflow_alone_gets_it_wrong(layer):
 @pytest.mark.parametrize(
     "objective",
     [
-        GradientPenalty("l2", 5.0, power=2),
-        GradientPenalty("l1", 5.0, fraction=0.5),
-        MaxGradientPenalty("l2", 5.0),
-        GradientPenalty("l2", 5.0, method="finite_difference"),
+        GradientPenalty("l2", 5.0, power=2, bounds=None),
+        GradientPenalty("l1", 5.0, fraction=0.5, bounds=None),
+        MaxGradientPenalty("l2", 5.0, bounds=None),
+        GradientPenalty("l2", 5.0, method="finite_difference", bounds=None),
     ],
     ids=repr,
 )

@@ -512,7 +512,7 @@ def test_the_pace_is_what_was_slept():
 @pytest.mark.parametrize("optimizer", ["sgd", "entropy_sgd", "sam", "adam"])
 def test_a_stretched_schedule_is_the_shorter_one(folder, optimizer):
     """Whatever optimizer has it, and after it was copied."""
-    changes = {"optimizer": {"name": optimizer}, "schedule": {"name": "cosine", "peak": 0.1}}
+    changes = {"optimizer": {"name": optimizer}, "schedule": {"name": "cosine", "peak": 0.4}}
     if optimizer == "entropy_sgd":
         changes["optimizer"]["inner_steps"] = 2
     recipe = short(folder, **changes)
@@ -523,7 +523,7 @@ def test_a_stretched_schedule_is_the_shorter_one(folder, optimizer):
     inner = getattr(made, "inner_optimizer", None) or made
     steps = 20 // getattr(made, "batches_a_step", 1)
     inner.iterations.assign(steps)
-    expected = schedules.create("cosine", {"peak": 0.1}, 50 // getattr(made, "batches_a_step", 1))
+    expected = schedules.create("cosine", {"peak": 0.4}, 50 // getattr(made, "batches_a_step", 1))
     assert float(made.learning_rate) == pytest.approx(float(expected(steps)), rel=1e-5)
     copy = type(made).from_config(made.get_config())
     assert float(copy.learning_rate) == pytest.approx(fresh)

@@ -407,6 +407,6 @@ def test_outputs_that_only_seem_probabilities_keep_their_order():
             return told(x)
 
     target = Target(Subclassed(), x[:2])
-    assert target.probabilities == "sigmoid"
+    assert target.probabilities is None  # by what it gives far from the images
     np.testing.assert_array_equal(target.predict(x), np.ones(9))
     assert np.all(np.diff(target.outputs(x), axis=0) > 0)

@@ -1,5 +1,7 @@
 """NeuralODE, and odeint on symbolic tensors, with arguments, and with times of each example."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from keras import layers, ops
 from scipy.integrate import solve_ivp
 
 import keras_pde as kp
+from keras_pde import integrators
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(4, 3)).astype("float32")
@@ -128,18 +131,73 @@ def test_on_a_symbolic_tensor_it_is_a_layer():
     np.testing.assert_allclose(model.predict(X, verbose=0), X * np.exp(-2.0), rtol=1e-4)
 
 
+def test_weights_in_arguments_partials_and_defaults():
+    dense = Holder().rate
+
+    def given(t, y, rate):
+        return rate(y)
+
+    def by_default(t, y, rate=dense):
+        return rate(y)
+
+    for func, settings in (
+        (given, {"args": (dense,)}),
+        (functools.partial(given, rate=dense), {}),
+        (by_default, {}),
+    ):
+        assert len(symbolic(func, **settings).trainable_variables) == 2
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda x: kp.odeint(lambda t, y: -y, x, TIMES, return_stats=True), "return_stats"),
+        (lambda x: kp.odeint(lambda t, y, u: -y * u, x, TIMES, args=(x,)), "y0 alone and whole"),
+        (lambda x: kp.odeint(lambda t, y: -y, X[:, 0], x[0]), "y0 alone and whole"),
+        (lambda x: kp.odeint(lambda t, y: -y, keras.Input((None, 3)), TIMES), "but the batch"),
+        (lambda x: kp.odeint(lambda t, y, a: -a * y, x, TIMES, args=2.0), "expected a tuple"),
+    ],
+)
+def test_what_a_symbolic_solution_refuses(make, message):
+    with pytest.raises(ValueError, match=message):
+        make(keras.Input((3,)))
+
+
 def test_weights_that_cannot_be_found_are_refused():
-    hidden = iter([Holder()])
-    kept = []
-
-    def func(t, y):
-        kept.extend(hidden)
-        return next(iter(kept)).slope(t, y)
-
     deep = [[[[[[Holder()]]]]]]
     with pytest.raises(ValueError, match=r"uses the weights .*NeuralODE"):
         symbolic(lambda t, y: deep[0][0][0][0][0][0].slope(t, y))
-    del func
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        own = tf.Variable(2.0, name="own")
+        with pytest.raises(ValueError, match=r"uses the weights .*own"):
+            symbolic(lambda t, y: own * y)
+
+
+def test_masks_reach_the_rate():
+    class Centred(layers.Layer):
+        def call(self, y, mask=None):
+            weight = 1.0 if mask is None else ops.cast(mask, y.dtype)[..., None]
+            total = ops.sum(weight * ops.ones_like(y), 1, keepdims=True)
+            return y - ops.sum(weight * y, 1, keepdims=True) / total
+
+    x = RNG.normal(size=(2, 5, 3)).astype("float32")
+    x[:, 3:] = 0
+    layer = kp.layers.NeuralODE(Centred(), TIMES)
+    found = layer(layers.Masking()(ops.convert_to_tensor(x)))
+    short = layer(ops.convert_to_tensor(x[:, :3]))
+    np.testing.assert_allclose(*map(ops.convert_to_numpy, (found[:, :3], short)), atol=1e-5)
+
+
+def test_a_scheme_of_ones_own_is_saved(tmp_path):
+    scheme = integrators.RungeKutta("mine", 2, [[], [1]], ["1/2", "1/2"])
+    model = keras.Sequential(
+        [keras.Input((3,)), kp.layers.NeuralODE(layers.Dense(3), TIMES, method=scheme, steps=2)]
+    )
+    model.save(tmp_path / "own.keras")
+    again = keras.models.load_model(tmp_path / "own.keras")
+    np.testing.assert_allclose(again.predict(X, verbose=0), model.predict(X, verbose=0), rtol=1e-6)
 
 
 def test_arguments_and_names_of_scipy():

@@ -277,6 +277,21 @@ def test_refused(model, inputs, which, message):
         PGD("l2", 0.1, bounds=None)(model(), inputs, LABELS, **which)
 
 
+def test_a_layer_itself_names_one_of_two():
+    def part():
+        z = keras.Input((4,))
+        return keras.Model(z, layers.Dense(4, "tanh", name="same")(z))
+
+    first, second = part(), part()
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, layers.Dense(3)(second(first(inputs))))
+    x = RNG.normal(size=(8, 4)).astype("float32")
+    with pytest.raises(ValueError, match=r"name of 2 layers.*or the layer itself"):
+        Target(model, x, at="same")
+    found = Target(model, x, at=second.layers[1]).parts(x)[0]
+    np.testing.assert_allclose(found, ops.convert_to_numpy(second(first(x))), atol=1e-6)
+
+
 def test_bounds_are_of_what_is_perturbed():
     text = filled(functional_text(), TOKENS)
     with pytest.raises(ValueError, match=r"expected \[0, 1\]"):

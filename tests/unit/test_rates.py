@@ -202,3 +202,58 @@ def test_a_block_is_frozen_and_later_not():
         counts.append(len(model.trainable_variables))
         assert moved == trainable
     assert counts == [2, 4, 2]
+
+
+# What is refused, and what once failed
+
+
+class Built(layers.Layer):
+    """Of time and state, with a `build` of one shape, that of the state."""
+
+    def build(self, input_shape):
+        self.scale = self.add_weight(shape=(input_shape[-1],), initializer="ones")
+
+    def call(self, t, y):
+        return -self.scale * y
+
+
+class Counter(layers.Layer):
+    def build(self, input_shape):
+        self.count = self.add_weight(shape=(), dtype="int32", trainable=False, initializer="zeros")
+
+    def call(self, y):
+        return -y
+
+
+def test_a_rate_of_time_is_built_by_the_shape_of_the_state():
+    block = ContinuousBlock(Built(), 8, "rk4", num_basis=1)
+    np.testing.assert_allclose(values([block(X)])[0], X * np.exp(-1), rtol=1e-5)
+    assert models.multiply_adds(keras.Sequential([keras.Input((5, 3)), layers.Dense(3)])) > 0
+
+
+def test_integers_in_the_state_of_a_rate_are_refused():
+    with pytest.raises(ValueError, match="a state of integers"):
+        ContinuousBlock(Counter(), 2, num_basis=1)(X)
+
+
+def test_a_block_from_trained_weights_within_a_model_that_fit_builds():
+    class Net(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.block = ContinuousBlock(layers.Dense(3), 2, num_basis=2, initial="rate")
+
+        def call(self, x):
+            return self.block(x)
+
+    model = Net()
+    model.compile("sgd", "mse")
+    model.fit(X[:, 0], X[:, 0], verbose=0)
+    kernel = values(model.block.trainable_variables)[0]
+    assert kernel.shape == (2, 3, 3)
+
+
+def test_what_cannot_be_copied_is_refused():
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, ContinuousBlock(without_config(1.0), 2, num_basis=1)(inputs))
+    with pytest.raises(ValueError, match="cannot be copied"):
+        models.refine(model)

@@ -75,3 +75,14 @@ def test_a_backup_is_resumed_at_its_depth(first, tmp_path):
     assert seen.steps == [4] and resumed.layers[1].steps == 4
     for a, b in zip(resumed.get_weights(), whole.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:Skipping")
+def test_after_training_weights_of_another_network_change_nothing(tmp_path):
+    model = network()
+    model.fit(X, Y, epochs=2, verbose=0, callbacks=[kp.callbacks.RefineDepth([1])])
+    other = keras.Sequential([keras.Input((3,)), layers.Dense(7)])
+    other.save_weights(tmp_path / "other.weights.h5")
+    with pytest.raises(ValueError):
+        model.load_weights(tmp_path / "other.weights.h5")
+    assert model.layers[1].steps == 2

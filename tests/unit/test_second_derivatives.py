@@ -266,8 +266,28 @@ def fit(model, objective):
     robust.fit(x, np.arange(8) % 3, verbose=0)
 
 
+class Derived(keras.Model):
+    """A subclass around a graph."""
+
+
+def derived(layer):
+    inner = functional(layer)
+    return Derived(inner.inputs, inner.outputs[0])
+
+
+class Holding(keras.Model):
+    """Holds a graph."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.inner, self.head = functional(layer), layers.Dense(3)
+
+    def call(self, x):
+        return self.head(self.inner(x))
+
+
 @ON_TENSORFLOW
-@pytest.mark.parametrize("build", [functional, Subclassed])
+@pytest.mark.parametrize("build", [functional, Subclassed, derived, Holding])
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
@@ -291,10 +311,28 @@ def test_layers_that_would_be_penalised_wrongly_are_refused(build, layer, messag
         (Harmless(), {}),
         (layers.UpSampling2D(interpolation="bilinear"), {}),
         (Stopped(), {"method": "finite_difference"}),
+        (layers.Dense(32, "relu"), {}),
     ],
 )
 def test_what_can_be_penalised_is_trained(layer, options):
-    fit(Subclassed(layer), kp.objectives.GradientPenalty("l2", 0.1, **options))
+    for build in (Subclassed, Holding):
+        fit(build(layer), kp.objectives.GradientPenalty("l2", 0.1, **options))
+
+
+@ON_TENSORFLOW
+def test_an_operation_that_stops_a_gradient_is_seen():
+    inputs = keras.Input(IMAGES)
+    z = layers.Conv2D(3, 3, activation="tanh")(inputs)
+    z = layers.Flatten()(z * ops.stop_gradient(ops.sigmoid(z)))
+    with pytest.raises(ValueError, match="wrong by"):
+        fit(keras.Model(inputs, layers.Dense(3)(z)), kp.objectives.GradientPenalty("l2", 0.1))
+
+
+@ON_TENSORFLOW
+def test_steps_that_are_computed_again_are_refused():
+    block = kp.layers.ContinuousBlock(layers.Conv2D(3, 3, padding="same"), 2, memory="remat")
+    with pytest.raises(ValueError, match="memory='remat' for a penalty"):
+        fit(functional(block), kp.objectives.GradientPenalty("l2", 0.1))
 
 
 @ON_TENSORFLOW

@@ -209,8 +209,71 @@ def test_refused(settings, y, message):
 
 
 def test_losses_belong_to_the_rule():
-    with pytest.raises(ValueError, match=r"loss of an attack for success='error above 1'.*'ce'"):
+    with pytest.raises(ValueError, match=r"loss .* for success='error above 1'.*'ce'"):
         PGD("linf", 0.1)(model_of(), X, X[:, :1], success="error above 1")
     softmax = model_of("softmax", units=3)
     with pytest.raises(ValueError, match=r"softmax.*any label flips"):
         Target(softmax, X, success="any label flips")
+
+
+# Whose outputs are probabilities, where the last layer does not say it
+
+
+class Hidden(keras.Model):
+    def __init__(self, head, weight, bias):
+        super().__init__()
+        self.dense = layers.Dense(1, head)
+        self(np.zeros((1, 1), "float32"))
+        self.dense.set_weights([np.array([[weight]]), np.array([bias])])
+
+    def call(self, x):
+        return self.dense(x)
+
+
+@pytest.mark.parametrize(
+    ("model", "x"),
+    [
+        (("sigmoid", 20.0, -10.0), [*np.linspace(0.95, 0.8, 20), *np.linspace(0, 0.4, 20)]),
+        ((None, 1.0, -0.5), [*np.linspace(0.6, 0.9, 8), *np.linspace(0, 0.4, 8)]),
+        (("sigmoid", 2.0, -1.0), [0.2]),
+        ((None, 2.0, -0.2), [0.3]),
+    ],
+)
+def test_heads_are_told_beyond_the_first_images(model, x):
+    """Sorted by class, in [0, 1] by chance, or a single example."""
+    head, x = model[0], np.array(x, "float32")[:, None]
+    network = Hidden(*model)
+    y = (outputs(network, x)[:, 0] > (0.5 if head else 0)).astype(int)
+    assert Target(network, x).probabilities == head
+    assert FGSM("linf", 1e-4)(network, x, y).robust_accuracy == 1
+
+
+def test_the_head_of_one_output_of_several():
+    inputs = keras.Input((6,))
+    linear, squashed = layers.Dense(1, name="linear")(inputs), layers.Dense(1, "sigmoid")(inputs)
+    model = keras.Model(inputs, {"linear": linear, "squashed": squashed})
+    heads = {name: Target(model, X, output=name).probabilities for name in ("linear", "squashed")}
+    assert heads == {"linear": None, "squashed": "sigmoid"}
+
+
+def test_one_hot_labels_of_positions_are_classes():
+    model = segmentation("softmax")
+    labels = outputs(model, PIXELS).argmax(axis=-1)
+    rule = {"success": "accuracy below 0.9"}
+    expected = FGSM("linf", 0.02)(model, PIXELS, labels, **rule)
+    for y in (np.eye(3)[labels], labels[..., None]):
+        found = FGSM("linf", 0.02)(model, PIXELS, y, **rule)
+        np.testing.assert_array_equal(found.status, expected.status)
+    assert (expected.distance > 0).all()
+
+
+def test_lambdas_are_not_compared():
+    model, y = model_of(units=2), RNG.normal(size=(COUNT, 2))
+    reports = [
+        kp.evaluate(
+            model, X, y, epsilons=[0.1], success=lambda a, b, s=s: ops.max(abs(a - b), -1) - s
+        )
+        for s in (0.1, 5.0)
+    ]
+    with pytest.raises(ValueError, match="lambdas"):
+        reports[0].compare(reports[1])

@@ -14,7 +14,7 @@ from keras_pde.checks import (
 )
 from keras_pde.layers.batch_norm import moving_statistics
 from keras_pde.layers.continuous import bases, loops
-from keras_pde.layers.continuous.stacked_rate import StackedRate, configuration
+from keras_pde.layers.continuous.stacked_rate import StackedRate, configuration, takes_time
 from keras_pde.layers.continuous.sweep import Sweep
 from keras_pde.registry import register, unknown_name
 
@@ -285,6 +285,8 @@ def _cost(block, args, output):
         # At the size of this call; the channels may be but a part of the state's.
         shape = (1, *args[0].shape[1:-1], stacked.shape[-1])
         image = keras.KerasTensor(shape, dtype=block.compute_dtype)
-        rate = cost.of(stacked.template.layer, image)
+        layer = stacked.template.layer
+        time = [keras.KerasTensor((), dtype=block.compute_dtype)] * takes_time(layer)
+        rate = cost.of(layer, *time, image)
         total += block.steps * block.scheme.parts.count(part) * rate
     return total

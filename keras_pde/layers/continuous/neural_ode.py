@@ -2,9 +2,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_pde import _keras
+from keras_pde import _keras, integrators
 from keras_pde.checks import check_count, check_flag, check_number, optional
-from keras_pde.layers.continuous.stacked_rate import configuration, takes_time
+from keras_pde.layers.continuous.stacked_rate import (
+    build_by_state,
+    configuration,
+    takes_mask,
+    takes_time,
+)
 from keras_pde.odeint import checks
 from keras_pde.odeint.odeint import odeint, scheme_of
 from keras_pde.registry import register
@@ -31,7 +36,8 @@ class NeuralODE(keras.layers.Layer):
 
     by `keras_pde.odeint`, in which each example has steps of its own. The weights are the same at
     all times; `ContinuousBlock` has weights that depend on depth, and a fixed number of steps. The
-    rate is called in inference mode, since its state must not change on the way.
+    rate is called in inference mode, since its state must not change on the way; masks reach rates
+    whose `call` takes one.
 
     Source: Chen, Rubanova, Bettencourt and Duvenaud, "Neural ordinary differential equations", 2018
     (arXiv 1806.07366); the gradient is that of the steps made, not of an adjoint equation.
@@ -80,7 +86,7 @@ class NeuralODE(keras.layers.Layer):
         if np.ndim(times) != 1:
             raise ValueError(f"Received times={times!r}; expected at least two, as in [0.0, 1.0].")
         self.times = [check_number(t, "a time") for t in times]
-        self.method = method
+        self.method = integrators.RungeKutta(**method) if isinstance(method, dict) else method
         self.rtol, self.atol = (
             check_number(value, name, above=0) for name, value in (("rtol", rtol), ("atol", atol))
         )
@@ -100,6 +106,8 @@ class NeuralODE(keras.layers.Layer):
         return {name: getattr(self, name) for name in names}
 
     def build(self, input_shape):
+        build_by_state(self.rate, (None, *input_shape[1:]))
+        self.rate.supports_masking = True  # which this layer takes care of
         y = keras.KerasTensor((None, *input_shape[1:]), dtype=self.compute_dtype)
         t = keras.KerasTensor((None,) + (1,) * (len(input_shape) - 1), dtype="float32")
         shape = tuple(self.rate(*([t] * takes_time(self.rate)), y).shape)
@@ -109,8 +117,11 @@ class NeuralODE(keras.layers.Layer):
                 f"{shape[1:]}; expected a layer that keeps the shape, since it is dy/dt."
             )
 
-    def call(self, inputs):
+    def call(self, inputs, mask=None):
         mode = {"training": False} if _keras.takes_training(self.rate) else {}
+
+        if mask is not None and takes_mask(self.rate):
+            mode["mask"] = mask
 
         def slope(t, y):
             return self.rate(*([t] * takes_time(self.rate)), y, **mode)
@@ -133,6 +144,7 @@ class NeuralODE(keras.layers.Layer):
             "rate": configuration(self.rate),
             "times": self.times,
             **self._settings(),
+            "method": self.method if isinstance(self.method, str) else self.method.get_config(),
             "trajectory": self.trajectory,
         }
 

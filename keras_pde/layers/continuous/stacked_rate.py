@@ -41,6 +41,11 @@ class StackedRate(keras.layers.Layer):
         template.trained = list(pieces[0].trainable_variables)
         others = pieces[0].non_trainable_variables
         template.kept = [v for v in others if not _is_seed(v)]
+        if any("int" in v.dtype for v in template.kept):
+            raise ValueError(
+                f"Received rate {template.layer.name!r} with a state of integers, of which there "
+                "is no mean over depth; expected states of floats, such as moving averages."
+            )
         template.seeds = [v for v in others if _is_seed(v)]
         mix = self._from_pieces()
         drawn = zip(*(piece.trainable_variables for piece in pieces), strict=True)
@@ -87,7 +92,10 @@ class StackedRate(keras.layers.Layer):
             self._call_once(piece, input_shape)
         if self.initial == "rate" and pieces[0] is not rate:
             self._call_once(rate, input_shape)
-            pieces[0].set_weights(rate.get_weights())
+            for ours, theirs in zip(pieces[0].weights, rate.weights, strict=True):
+                values = numpy_of(theirs)
+                with _outside_of_graphs():
+                    ours.assign(values)
         return pieces[:1] * self.count if alone else pieces
 
     def _copy(self, config, k):
@@ -97,6 +105,7 @@ class StackedRate(keras.layers.Layer):
     def _call_once(self, piece, input_shape):
         """Builds a copy of the rate by a symbolic call, which creates every variable."""
         with _outside_of_graphs():
+            build_by_state(piece, (None, *input_shape[1:]))
             image = keras.KerasTensor((None, *input_shape[1:]), dtype=self.compute_dtype)
             time = [keras.KerasTensor((), dtype=self.compute_dtype)] * takes_time(piece)
             shape = tuple(piece(*time, image).shape)
@@ -168,7 +177,7 @@ class StackedRate(keras.layers.Layer):
             *zip(template.seeds, seeds, strict=True),
         ]
         time = [ops.cast(t, x.dtype)] if takes_time(template.layer) else []
-        masked = {} if mask is None or not _takes_mask(template.layer) else {"mask": mask}
+        masked = {} if mask is None or not takes_mask(template.layer) else {"mask": mask}
         with keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope:
             slope = template.layer(*time, x, training=training, **masked)
         return slope, [scope.get_current_value(v) for v in template.kept], scope.losses or []
@@ -181,10 +190,19 @@ class StackedRate(keras.layers.Layer):
 def takes_time(layer):
     """Whether its `call` is one of time and state: (t, y) or (time, ...)."""
     names = list(inspect.signature(layer.call).parameters)
-    return len(names) > 1 and names[0] in ("t", "time")
+    return len(names) > 1 and names[0] in ("t", "time") and names[1] not in ("training", "mask")
 
 
-def _takes_mask(layer):
+def build_by_state(layer, shape):
+    """Builds a rate of time and state whose `build` takes one shape: Keras gives it the time's."""
+    own = type(layer).build is not keras.layers.Layer.build
+    of_one = own and len(inspect.signature(layer.build).parameters) == 1
+    if of_one and not layer.built and takes_time(layer):
+        layer.build(shape)
+        layer.built = True
+
+
+def takes_mask(layer):
     return "mask" in inspect.signature(layer.call).parameters
 
 
@@ -233,7 +251,7 @@ def _mixed(matrix, stack):
 
 
 def _is_seed(variable):
-    return "int" in variable.dtype
+    return "int" in variable.dtype and tuple(variable.shape) == (2,) and "seed" in variable.path
 
 
 def numpy_of(variable):
