@@ -69,7 +69,7 @@ OWN = {name for path in FILES for name in _defined(ast.parse(path.read_text()))}
 def test_no_class_takes_over_what_is_private_in_keras():
     for path in FILES:
         name = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
-        if name.endswith(("__main__", "tensorflow_hook", "jax_hook")):
+        if name.endswith(("__main__", "tensorflow_hook", "tensorflow_twice", "jax_hook")):
             continue  # run, or are for one backend; RobustModel is below the hook of this one
         module = importlib.import_module(name)
         for kind in vars(module).values():
@@ -155,6 +155,17 @@ def test_graphs():
     outputs = _keras.run_graph(graph, ops.convert_to_tensor(X), operation_of)
     np.testing.assert_allclose(ops.convert_to_numpy(outputs), one.predict(X, verbose=0), rtol=1e-5)
     assert called[:2] == [one.layers[1]] * 2 and called[-1] is inner
+
+
+def test_graph_that_runs():
+    one = model()
+    derived = type("Derived", (keras.Model,), {})(one.inputs, one.outputs)
+    other = type("Other", (keras.Model,), {"call": lambda self, x: x})()
+    assert _keras.graph_that_runs(one) is one and _keras.graph_that_runs(derived) is derived
+    assert _keras.graph_that_runs(other) is None
+    sequential = keras.Sequential([keras.Input((2,)), layers.Dense(2)])
+    assert _keras.graph_that_runs(sequential) is _keras.graph_of(sequential)
+    assert _keras.graph_that_runs(keras.Sequential([layers.Dense(2)])) is None
 
 
 def test_calls():
