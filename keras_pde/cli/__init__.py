@@ -35,6 +35,7 @@ def main(argv=None) -> int:
         parser.print_help()
         return 2
     try:
+        _import(arguments.imports)
         arguments.run(arguments)
     except KeyboardInterrupt:
         print(f"\nInterrupted. {arguments.kept}", file=sys.stderr)
@@ -48,6 +49,22 @@ def main(argv=None) -> int:
     return 0
 
 
+def _import(modules):
+    """Modules of the user's own, from the folder where the command runs or installed."""
+    if modules and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name not in (name, name.split(".")[0]):
+                raise
+            raise ValueError(
+                f"Received --import {name}, which is no module in {os.getcwd()} and none that is "
+                "installed; expected the name of a file without .py, or of a package."
+            ) from error
+
+
 def _parser(wanted=None):
     """The parser of all commands, of which the wanted one has its arguments."""
     parser = argparse.ArgumentParser(
@@ -58,6 +75,15 @@ def _parser(wanted=None):
     parser.add_argument("--version", action="version", version=f"keras_pde {__version__}")
     debug = argparse.ArgumentParser(add_help=False)
     debug.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    debug.add_argument(
+        "--import",
+        action="append",
+        default=[],
+        dest="imports",
+        metavar="MODULE",
+        help="import this Python module first, from here or installed, which registers layers, "
+        "models, data terms or optimizers of your own",
+    )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, help in COMMANDS.items():
         if name == wanted:

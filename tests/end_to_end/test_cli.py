@@ -222,3 +222,35 @@ def test_the_command_says_what_it_has_to_and_no_more():
     environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
     done = subprocess.run(line, capture_output=True, text=True, env=environment, check=True)
     assert done.stderr == "" and done.stdout
+
+
+OWN = """
+import keras
+
+@keras.saving.register_keras_serializable("own")
+class Twice(keras.layers.Layer):
+    def call(self, x):
+        return 2 * x
+"""
+
+
+def test_classes_of_ones_own_are_imported(tmp_path, monkeypatch, capsys):
+    """In another process a model with one of them is known by its file alone."""
+    (tmp_path / "my_layers.py").write_text(OWN)
+    made = f"""
+import my_layers, keras
+inputs = keras.Input((28, 28, 1))
+z = keras.layers.Dense(10)(keras.layers.Flatten()(my_layers.Twice()(inputs)))
+keras.Model(inputs, z).save({str(tmp_path / "own.keras")!r})
+"""
+    subprocess.run([sys.executable, "-c", made], cwd=tmp_path, check=True, capture_output=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    command = ["evaluate", "own.keras", "--data", "fashion_mnist_sample", "--limit", "8"]
+    command += ["--epsilons", "0.1"]
+    assert cli.main(command) == 1
+    assert "Twice" in capsys.readouterr().err
+    assert cli.main([*command, "--import", "my_layers"]) == 0
+    assert "linf robustness on 8 images" in capsys.readouterr().out
+    assert cli.main([*command, "--import", "my_layer"]) == 1
+    assert "no module in" in capsys.readouterr().err
