@@ -99,10 +99,10 @@ def _parser(wanted=None):
 @contextlib.contextmanager
 def _without_noise():
     """Within it nothing goes to standard error, to which TensorFlow tells what it is doing."""
-    if "tensorflow" in sys.modules or "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+    wanted = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if "tensorflow" in sys.modules or wanted in ("0", "1"):
         yield
         return
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     try:
         kept = os.dup(2)
     except OSError:  # there is none
