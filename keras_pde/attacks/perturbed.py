@@ -60,7 +60,7 @@ class Perturbed:
 
     def of(self, model) -> "Perturbed":
         """The same of a copy of the model."""
-        return Perturbed(model, **self.which)
+        return self if model is self.model else Perturbed(model, **self.which)
 
     # What is perturbed
 
@@ -92,7 +92,7 @@ class Perturbed:
 
         with in_place_of(self._layer, noted):
             self.model(inputs, **mode)
-        if len(found) != 1 or not _is_float_tensor(found[0]):
+        if len(found) != 1 or not is_float_tensor(found[0]):
             raise ValueError(
                 f"Received at={self.at!r}, a layer that is called {len(found)} times"
                 + (f" and returns a {_kind(found[0])}" if found else "")
@@ -180,7 +180,8 @@ def _shown(entries):
     return f"one of shape {tuple(entries.shape)}"
 
 
-def _is_float_tensor(value):
+def is_float_tensor(value):
+    """Whether it is a tensor of floats."""
     return hasattr(value, "dtype") and keras.backend.is_float_dtype(
         keras.backend.standardize_dtype(value.dtype)
     )

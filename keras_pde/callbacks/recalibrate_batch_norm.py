@@ -102,9 +102,10 @@ class RecalibrateBatchNorm(keras.callbacks.Callback):
         if not (hasattr(self.x, "shape") or isinstance(self.x, dict) or several):
             yield from (batch[0] if isinstance(batch, tuple) else batch for batch in self.x)
             return
-        for k in range(self._check_count(self.x) // self.batch_size):
+        x = arrays(self.x)
+        for k in range(self._check_count(x) // self.batch_size):
             rows = slice(k * self.batch_size, (k + 1) * self.batch_size)
-            yield keras.tree.map_structure(lambda array, rows=rows: array[rows], arrays(self.x))
+            yield keras.tree.map_structure(lambda array, rows=rows: array[rows], x)
 
 
 def _holders(model):

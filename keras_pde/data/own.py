@@ -34,7 +34,9 @@ def standard(name, arrays, class_names, layout=None):
     if kinds & set("SUO"):
         return _named(name, arrays, class_names)
     if class_names is None:
-        _check_classes(name, np.concatenate([_plain(arrays[k]) for k in ("y_train", "y_test")]))
+        _check_classes(
+            name, np.concatenate([plain_labels(arrays[k]) for k in ("y_train", "y_test")])
+        )
     return arrays, class_names
 
 
@@ -45,7 +47,7 @@ def _with_test_part(name, arrays):
             f"Received {name} with {len(x)} images and {len(y)} labels and no test part; expected "
             "as many labels as images, at least two."
         )
-    classes = np.unique(_plain(y), return_inverse=True)[1]
+    classes = np.unique(plain_labels(y), return_inverse=True)[1]
     order = balanced_order(classes, 0, proportional=True)
     count = max(1, round(_TEST * len(x)))
     test, rest = order[:count], order[count:]
@@ -110,7 +112,7 @@ def _check_classes(name, labels):
     )
 
 
-def _plain(y):
+def plain_labels(y):
     """One label an example."""
     return y.argmax(axis=1) if y.ndim == 2 and y.shape[1] > 1 else y.ravel()
 

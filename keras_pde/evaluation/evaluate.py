@@ -14,6 +14,7 @@ from keras_pde.attacks import success as rules
 from keras_pde.attacks.perturbed import Perturbed
 from keras_pde.checks import check_count, check_images
 from keras_pde.data.examples import labelled
+from keras_pde.data.own import plain_labels
 from keras_pde.evaluation import alarms, corruption
 from keras_pde.evaluation.joined import joined
 from keras_pde.evaluation.report import AttackRun, Report
@@ -193,7 +194,8 @@ def _progress(progress):
 
 def digest(x, y) -> str:
     """SHA-256 of images and class numbers, as a report on them has it."""
-    return _digest(np.asarray(x).astype(keras.config.floatx()), np.asarray(y).astype("int32"))
+    labels = plain_labels(np.asarray(y)).astype("int32")
+    return _digest(np.asarray(x).astype(keras.config.floatx()), labels)
 
 
 def _digest(*arrays):

@@ -129,6 +129,12 @@ def test_rows_that_cannot_be_repeated(folder, sample, change, match):
         )
 
 
+def test_labels_may_be_one_hot(folder, sample):
+    one_hot = np.eye(10)[sample.y_test]
+    pairs = measure_again(hub.load_card(folder), hub.load_model(folder), sample.x_test, one_hot)
+    assert all(published.agrees_with(measured) for published, measured in pairs)
+
+
 def test_other_images_are_refused_before_they_are_attacked(folder, sample, monkeypatch):
     monkeypatch.setattr("keras_pde.hub.repeat.evaluate", None)
     images = 1 - sample.x_test

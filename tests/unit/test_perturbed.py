@@ -290,6 +290,9 @@ def test_a_layer_itself_names_one_of_two():
         Target(model, x, at="same")
     found = Target(model, x, at=second.layers[1]).parts(x)[0]
     np.testing.assert_allclose(found, ops.convert_to_numpy(second(first(x))), atol=1e-6)
+    if TRAINS:
+        made = robust(model, Adversarial("l2", 0.1, bounds=None), at=second.layers[1])
+        assert made.fit(x, np.arange(8) % 3, verbose=0).history["adversarial"][0] > 0
 
 
 def test_bounds_are_of_what_is_perturbed():
