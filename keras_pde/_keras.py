@@ -234,7 +234,18 @@ def moving_averages(optimizer) -> list:
 
 def decays(optimizer, variable) -> bool:
     """Whether `weight_decay` is about this variable."""
+    if not optimizer.built and hasattr(optimizer, "_is_excluded_from_weight_decay"):  # Keras 3.16
+        return not optimizer._is_excluded_from_weight_decay(variable)
     return optimizer._use_weight_decay(variable)
+
+
+def leave_undecayed(optimizer, variables):
+    """Excludes these variables from weight decay, of an optimizer that may be built already."""
+    keys = {optimizer._var_key(v) for v in variables}
+    optimizer._exclude_from_weight_decay = keys
+    optimizer._exclude_from_weight_decay_cache = {}
+    if hasattr(optimizer, "_weight_decay_by_var_key"):  # Keras 3.16, once it is built
+        optimizer._weight_decay_by_var_key.update(dict.fromkeys(keys, False))
 
 
 def summed_over_replicas(optimizer, pairs) -> list:

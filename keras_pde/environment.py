@@ -29,7 +29,7 @@ def describe() -> dict[str, str | int]:
 
 def version(package: str) -> str:
     """The installed version of a distribution."""
-    if package == "keras_pde":  # which may run from a clone without being installed
+    if package in ("keras_pde", "keras"):  # from a clone, a nightly: no distribution of the name
         return importlib.import_module(package).__version__
     try:
         return importlib.metadata.version(package)

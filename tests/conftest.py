@@ -1,4 +1,17 @@
-"""What holds for every test: no network but this machine, and the same random numbers each time."""
+"""What holds for every test: no network but this machine, the same random numbers each time, and
+compilers that do no more than they must.
+"""
+
+import os
+import tempfile
+
+# For this process, its workers and theirs; read when a backend is imported. One thread each:
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    # What one test has compiled, no other compiles again.
+    _folder = tempfile.TemporaryDirectory(prefix="keras-pde-tests-", ignore_cleanup_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _folder.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import ipaddress
 import socket
@@ -49,6 +62,20 @@ def no_network():
 def seeds():
     """Python's, NumPy's and the backend's random numbers start anew in each test."""
     keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def hardly_optimized(request):
+    """XLA takes longer to improve programs that run for milliseconds than these take. Those in
+    end_to_end/, and in processes of their own, run as users' programs do."""
+    if keras.backend.backend() != "jax" or "end_to_end" in request.path.parts:
+        yield
+        return
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture

@@ -6,9 +6,11 @@ import numpy as np
 from keras import ops
 
 from keras_pde import compiled
-from keras_pde.checks import check_count, check_number
-from keras_pde.odeint.statistics import MAX_STEPS
+from keras_pde.checks import check_count, check_flag, check_number
+from keras_pde.odeint.statistics import EVENT, MAX_STEPS, REACHED
+from keras_pde.registry import unknown_name
 
+_MEMORY = ("store", "remat")
 _ROUNDING = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 
 
@@ -77,12 +79,45 @@ def tolerances(rtol, atol, max_steps, dtypes):
     check_count(max_steps, "max_steps")
 
 
+def memory(mode):
+    if mode not in _MEMORY:
+        raise unknown_name("memory mode", mode, _MEMORY)
+    if mode == "remat" and compiled.BACKEND == "tensorflow":
+        raise ValueError(
+            "Received memory='remat' on TensorFlow, which cannot compute again what func closes "
+            "over; expected memory='store'. `layers.ContinuousBlock` can save memory there."
+        )
+
+
+def event(event_fn, terminal, direction, max_events, dense, adapts):
+    """How many events an example keeps; a `ValueError` if they cannot be found."""
+    check_flag(dense, "dense")
+    if (dense or event_fn is not None) and not adapts:
+        raise ValueError(
+            "Received event_fn= or dense= with equal steps, steps= or step_size=, between which "
+            "there is no polynomial; expected adaptive ones: rtol and atol."
+        )
+    if event_fn is None:
+        return 0
+    if not callable(event_fn):
+        raise ValueError(
+            f"Received event_fn={event_fn!r}; expected a function of t and y that returns one "
+            "number an example."
+        )
+    if direction not in (-1, 0, 1) or isinstance(direction, bool):
+        raise ValueError(f"Received direction={direction!r}; expected -1, 0 or 1.")
+    check_count(max_events, "max_events")
+    return 1 if check_flag(terminal, "terminal") else max_events
+
+
 def arrival(statistics, reached, times, max_steps):
     """Refuses a solution some of whose examples are not complete, where that is known."""
     status = compiled.known(statistics.status)
-    if status is None or not status.any():
+    if status is None:
         return
-    failed = np.flatnonzero(status)
+    failed = np.flatnonzero((status != REACHED) & (status != EVENT))
+    if not failed.size:
+        return
     ends, reached = np.ravel(compiled.known(times)[-1]), compiled.known(reached)
     reached = np.broadcast_to(np.ravel(reached), status.shape)
     end = ends[failed[0]] if len(ends) > 1 else ends[0]
@@ -95,6 +130,6 @@ def arrival(statistics, reached, times, max_steps):
     raise ValueError(
         f"Received a problem of which {len(failed)} of {len(status)} examples do not arrive at "
         f"t = {end:.6g}: {', '.join(shown)}{', ...' * (len(failed) > 5)}. One {cause}; expected "
-        f"func to be smooth and not stiff. Either {fix}, loosen rtol and atol, or make equal "
-        "steps: steps=."
+        f"func to be smooth, and method='rodas5p' if it is stiff. Either {fix}, loosen rtol and "
+        "atol, or make equal steps: steps=."
     )

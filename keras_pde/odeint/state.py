@@ -67,11 +67,31 @@ class State:
         """
 
         def field(elapsed, rows):
-            t = start + sign * elapsed + ops.zeros_like(rows[:, :1])
-            t = ops.reshape(t, (-1,) + (1,) * (self._time_rank - 1))
-            return sign * self._slope(func(t, self.unpack(rows)))
+            return sign * self._slope(
+                func(self._time(start + sign * elapsed, rows), self.unpack(rows))
+            )
 
         return field
+
+    def event(self, func, start, sign):
+        """One number an example as `event(s, y)`, `(batch, 1)`."""
+
+        def event(elapsed, rows):
+            value = func(self._time(start + sign * elapsed, rows), self.unpack(rows))
+            value = ops.cast(ops.convert_to_tensor(value), self.dtype)
+            if math.prod(value.shape[1:]) != 1 or not value.shape:
+                raise ValueError(
+                    f"Received an event_fn that returns {tuple(value.shape)}; expected one number "
+                    "an example, (batch,). Of several conditions, take the product or the least."
+                )
+            return ops.reshape(value, (-1, 1))
+
+        return event
+
+    def _time(self, t, rows):
+        """`(batch, 1, ..., 1)`, for functions of the user's."""
+        t = t + ops.zeros_like(rows[:, :1])
+        return ops.reshape(t, (-1,) + (1,) * (self._time_rank - 1))
 
     def _slope(self, value):
         try:

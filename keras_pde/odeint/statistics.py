@@ -1,6 +1,6 @@
 from typing import Any, NamedTuple
 
-REACHED, MAX_STEPS, UNDERFLOW = range(3)
+REACHED, MAX_STEPS, UNDERFLOW, EVENT = range(4)
 
 
 class Statistics(NamedTuple):
@@ -11,7 +11,7 @@ class Statistics(NamedTuple):
         accepted: steps.
         rejected: steps that were tried again with a shorter one.
         status: 0 if the last time was reached, 1 after `max_steps` steps, 2 if the steps became too
-            short for the precision of the time.
+            short for the precision of the time, 3 if a terminal event ended it.
     """
 
     evaluations: Any

@@ -44,7 +44,7 @@ def carry_exclusions(old, new, variables, fresh):
         pairs = zip(variables, fresh, strict=True)
         kept = [target for variable, target in pairs if not _keras.decays(one, variable)]
         if kept:
-            other.exclude_from_weight_decay(kept)  # of all: a second call forgets the first
+            _keras.leave_undecayed(other, kept)
 
 
 def skip(optimizer, batches):

@@ -260,6 +260,8 @@ def test_optimizers():
     assert all(v is w for v, w in zip(_keras.trained_by(optimizer), (a, b), strict=True))
     assert (_keras.place(optimizer, a), _keras.place(optimizer, b)) == (0, 1)
     assert (_keras.decays(optimizer, a), _keras.decays(optimizer, b)) == (True, False)
+    _keras.leave_undecayed(optimizer, [a])  # though it is built
+    assert not _keras.decays(optimizer, a)
     optimizer.apply([ops.ones(2), ops.ones(3)])
     assert int(_keras.batches_of(optimizer)) == 1
     averages = _keras.moving_averages(optimizer)

@@ -43,7 +43,9 @@ class Rate(layers.Layer):
         return ops.cos(t) * self.dense(y)
 
 
-@pytest.mark.parametrize("settings", [{}, {"method": "rk4", "steps": 20}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"method": "rk4", "steps": 20}, {"method": "rodas5p", "rtol": 1e-4}]
+)
 def test_trajectory_and_end(settings):
     rate = Rate()
     all_times = kp.layers.NeuralODE(rate, TIMES, trajectory=True, **settings)
@@ -210,7 +212,7 @@ def test_arguments_and_names_of_scipy():
             kp.odeint(lambda t, y: -y, X, TIMES, unknown)
 
 
-@pytest.mark.parametrize("settings", [{}, {"method": "rk4", "steps": 30}, {"step_size": 0.05}])
+@pytest.mark.parametrize("settings", [{}, {"method": "rk4", "steps": 30}, {"method": "rodas5p"}])
 def test_times_of_each_example(settings):
     """y' = t y: y = y0 exp((t^2 - t0^2) / 2), forwards and backwards."""
     times = np.array([[0, 1, -1, 2], [1, 0.5, 0, 2.1], [1.5, -0.5, 1, 2.2]], "float32")
