@@ -6,6 +6,7 @@ sees to it that no other file uses such a name.
 
 import collections
 import contextlib
+import math
 
 import keras
 from keras import ops
@@ -134,12 +135,35 @@ def replacing_variables(layer, variables):
         layer._tracker.lock()
 
 
+class TooLarge(Exception):
+    """More numbers than a model may have."""
+
+
+class _Pending(list):
+    """Variables that wait for their values, of so many numbers at most."""
+
+    def __init__(self, most):
+        super().__init__()
+        self.left = most
+
+    def append(self, variable):
+        self.left -= math.prod(variable.shape)
+        if self.left < 0:
+            raise TooLarge
+        super().append(variable)
+
+
 @contextlib.contextmanager
-def without_values():
-    """Within it variables are made that never get a value."""
+def without_values(most=math.inf):
+    """Within it variables are made that never get a value.
+
+    Raises:
+        TooLarge: they would have more than so many numbers.
+    """
     pending = "uninitialized_variables"
     before = list(global_state.get_global_attribute(pending, []))
     try:
+        global_state.set_global_attribute(pending, _Pending(most))
         # In this scope Keras notes variables down; left to itself, it would make them later.
         with keras.StatelessScope(initialize_variables=False):
             yield

@@ -146,7 +146,10 @@ class Target:
             )
         outputs = ops.convert_to_numpy(ops.cast(outputs, "float32"))
         if not np.all(np.isfinite(outputs)):
-            raise ValueError("Received a model that returns NaN or infinite values.")
+            raise ValueError(
+                "Received a model that returns NaN or infinite values; expected finite ones. One "
+                "whose training has diverged needs a lower learning rate, and a new start."
+            )
         return outputs
 
     def _head(self, images, context):

@@ -29,6 +29,9 @@ COMMANDS = {
 def main(argv=None) -> int:
     """Runs a command; 0 if it went well, 1 after an error, 2 for wrong usage, 130 after Ctrl-C."""
     argv = sys.argv[1:] if argv is None else argv
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a title may have letters that a terminal has not
+            stream.reconfigure(errors="backslashreplace")
     parser = _parser(argv[0] if argv else None)
     arguments = parser.parse_args(argv)
     if arguments.command is None:

@@ -1,10 +1,11 @@
+import argparse
 from pathlib import Path
 
 import keras
 
 from keras_pde import data as datasets
 from keras_pde.cli._common import add_data, command, length, positive, say
-from keras_pde.evaluation import evaluate
+from keras_pde.evaluation import corruption, evaluate
 from keras_pde.hub import load_card, load_model
 from keras_pde.hub.repeat import measure_again
 from keras_pde.text import columns, percent, progress_bar
@@ -18,7 +19,7 @@ def add(commands, debug, help):
         "evaluate",
         _evaluate,
         help,
-        "Attacks a model on test images. Without --norm, --epsilons, --limit and --seed, a model "
+        "Attacks a model on test images. Without options on what is attacked and how, a model "
         "whose card states measurements is measured again in the same way, and the exit code is 1 "
         "if a number leaves the published interval.",
     )
@@ -35,10 +36,34 @@ def add(commands, debug, help):
         help="radii at which to give the robust accuracy, images in [0, 1]; 8/255 is understood "
         "(default: the card's)",
     )
+    parser.add_argument(
+        "--success",
+        metavar="RULE",
+        help='what counts as success of an attack: "any label flips", "error above 0.1" (default: '
+        "another class)",
+    )
+    parser.add_argument("--at", metavar="LAYER", help="perturb the output of this layer")
+    parser.add_argument("--output", metavar="HEAD", help="which output, of a model of several")
+    parser.add_argument(
+        "--noise",
+        type=_noise,
+        nargs="+",
+        metavar="KIND=LEVEL",
+        default=[],
+        help="accuracy under random noise, too: gaussian=0.1, uniform=0.1, salt_and_pepper=0.05",
+    )
     parser.add_argument("--limit", type=positive, metavar="N", help="test images (default: 500)")
     parser.add_argument("--seed", type=int, help="of random starts (default: 0)")
     parser.add_argument("--json", metavar="FILE", help="write the report")
     parser.add_argument("--plot", metavar="FILE", help="write the error curve, e.g. curve.png")
+
+
+def _noise(text):
+    kind, _, level = text.partition("=")
+    try:
+        return corruption.check([(kind, float(level))], (0.0, 1.0))[0]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error} Write gaussian=0.1.") from error
 
 
 def _evaluate(arguments):
@@ -52,9 +77,10 @@ def _evaluate(arguments):
     if name is None:
         raise ValueError("A .keras file does not say what it was trained on; pass --data.")
     dataset = datasets.load(name, data_dir=arguments.data_dir, download=arguments.download)
-    chosen = (arguments.norm, arguments.epsilons, arguments.limit, arguments.seed)
+    chosen = {name: getattr(arguments, name) for name in ("at", "output", "success", "noise")}
+    others = (arguments.norm, arguments.epsilons, arguments.limit, arguments.seed)
     rows = card.measurements if card else ()
-    if rows and not files and chosen == (None,) * 4:
+    if rows and not files and not any(chosen.values()) and others == (None,) * 4:
         _measure_again(card, model, dataset)
         return
     count = arguments.limit or 500
@@ -71,6 +97,7 @@ def _evaluate(arguments):
             name=f"{title}, tested on {dataset.name}",
             seed=arguments.seed or 0,
             progress=progress,
+            **chosen,
         )
     say(report.table())
     if arguments.json:

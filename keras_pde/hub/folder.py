@@ -36,6 +36,7 @@ from keras_pde.registry import unknown_name
 
 WEIGHTS = "model.weights.h5"
 FILES = (WEIGHTS, GOLDEN)
+_MOST = {"": 2**20, "seed": 2**63, "steps": 1000, "blocks": 1000, "num_basis": 1000}
 CARD_LIMIT = _SLACK = 2**20
 
 
@@ -146,19 +147,20 @@ def load_files(card: Card, locate: Callable[[str], Path]) -> keras.Model:
     """
     if card.weights == "none":
         raise without_weights(card)
+    _check_counts(card)
+    weights = locate(WEIGHTS)
+    least = card.parameters * (2 if card.weights == "float16" else 4)
+    if weights.is_file() and weights.stat().st_size < least:
+        raise ValueError(
+            f"Received {weights} of {weights.stat().st_size} bytes; expected at least {least}, for "
+            f"the {card.parameters} parameters of the card's model."
+        )
     parameters = _count_parameters(card)
     if parameters != card.parameters:
         raise ValueError(
             f"Received a card of {card.architecture!r} with parameters={card.parameters}; expected "
             f"{parameters}, as its architecture and arguments give: the card was edited, or the "
             "architecture changed since."
-        )
-    weights = locate(WEIGHTS)
-    least = parameters * (2 if card.weights == "float16" else 4)
-    if weights.is_file() and weights.stat().st_size < least:
-        raise ValueError(
-            f"Received {weights} of {weights.stat().st_size} bytes; expected at least {least}, for "
-            f"the {parameters} parameters of the card's model."
         )
     model = _build(card)
     _load_weights(model, card, weights)
@@ -207,10 +209,28 @@ def _build(card):
     return models.create(card.architecture, **card.arguments)
 
 
+def _check_counts(card):
+    """Refuses numbers with which a model takes hours to build, whatever its weights are."""
+    for name, value in card.arguments.items():
+        most = _MOST.get(name, _MOST[""])
+        for number in keras.tree.flatten(value):
+            if isinstance(number, int) and number > most:
+                raise ValueError(
+                    f"Received a card with {name} = {value!r}; expected at most {most}. If it is "
+                    "one of yours, make the model by `kp.models.create`, and load its weights file."
+                )
+
+
 def _count_parameters(card):
-    """The size of the card's model, found before any of it is allocated."""
-    with _keras.without_values():
-        return _build(card).count_params()
+    """The size of the card's model, found before any of it is allocated: what is larger than the
+    card says is not built to its end."""
+    # With what a layer has beside its parameters, such as the state of random numbers.
+    most = 1.1 * card.parameters + 1000
+    try:
+        with _keras.without_values(most):
+            return _build(card).count_params()
+    except _keras.TooLarge:
+        return f"more than {most:.0f}"
 
 
 def _load_weights(model, card, path):

@@ -257,6 +257,22 @@ def robust_model(recipe: Recipe, loaded, steps) -> RobustModel:
 def batches(recipe: Recipe, loaded, training_part, devices: Devices = ONE_DEVICE) -> Batches:
     """The training batches."""
     data, training = recipe.data, recipe.training
+    _check_augmentation(data, loaded.x_train.shape[1:])
     augment = Augment(data.crop, data.flip, data.cutout, training.seed)
     classes = len(loaded.class_names) if training.label_smoothing else 0
     return Batches(*training_part, training.batch_size, augment, training.seed, classes, devices)
+
+
+def _check_augmentation(data, shape):
+    """Refuses crops and squares that leave nothing of an image, and both of what is none."""
+    if len(shape) != 3 and (data.crop or data.flip or data.cutout):
+        raise ValueError(
+            f"Received data.crop, flip or cutout for examples of shape {tuple(shape)}; expected "
+            "images (height, width, channels). Leave them out."
+        )
+    for name in ("crop", "cutout"):
+        if (size := getattr(data, name)) >= min(shape[:2]):
+            raise ValueError(
+                f"Received data.{name} = {size} for images of {shape[0]} x {shape[1]} pixels; "
+                f"expected less than {min(shape[:2])}."
+            )

@@ -92,6 +92,17 @@ def _evaluate(model, recipe, evaluation, loaded, progress):
     )
 
 
+def check_card(recipe, loaded) -> None:
+    """Refuses before a training what its card could not say after it, such as a bad name."""
+    made = {
+        "history": [],
+        "kept": None,
+        "epochs": recipe.training.epochs,
+        "starts": [{"commit": ""}],
+    }
+    hub.Card.from_user(_card(recipe, loaded, made, [])).to_json()
+
+
 def _card(recipe, loaded, made, measurements):
     architecture, arguments = build.architecture(recipe, loaded)
     minutes = sum(row["seconds"] for row in made["history"]) / 60

@@ -221,8 +221,8 @@ def _tables(path, below=()):
     if path.resolve() in below:
         raise ValueError(f"Received extends = {path.name!r}, which extends this recipe in turn.")
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError are such
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors may write a mark
+    except (ValueError, RecursionError) as error:  # bad TOML, bad UTF-8, nested too deeply
         raise ValueError(f"Received {path.name}, which is not TOML: {error}") from error
     base = values.pop("extends", None)
     if base is None:

@@ -182,8 +182,22 @@ class RunFolder:
         self.write(name, (json.dumps(values, indent=1) + "\n").encode())
 
     def read_json(self, name):
-        """The values of a JSON file."""
-        return json.loads((self / name).read_text(encoding="utf-8"))
+        """The values of a JSON file.
+
+        Raises:
+            ValueError: it is empty, cut off, or no such file at all.
+        """
+        try:
+            values = json.loads((self / name).read_text(encoding="utf-8-sig"))
+            if isinstance(values, dict):
+                return values
+            error = f"a {type(values).__name__}"
+        except (ValueError, RecursionError) as found:
+            error = found
+        raise ValueError(
+            f"Received {self / name}, which is damaged ({error}); expected what a training wrote "
+            "there. Bring back a copy, or train anew in another folder."
+        )
 
     def state(self) -> str:
         """What `run.json` says: "training", "stopped", "trained", "finished"; "" without one."""

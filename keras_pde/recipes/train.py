@@ -8,7 +8,7 @@ from keras_pde.data import Dataset
 from keras_pde.recipes import build, pace, schedules
 from keras_pde.recipes.course import Course
 from keras_pde.recipes.devices import find
-from keras_pde.recipes.finish import finish
+from keras_pde.recipes.finish import check_card, finish
 from keras_pde.recipes.journal import Journal
 from keras_pde.recipes.recipe import Recipe
 from keras_pde.recipes.run_folder import RunFolder
@@ -81,6 +81,7 @@ def train(
             f"Received {loaded.name} without test images for a recipe with [[evaluation]]; "
             "expected some, or evaluate=False (--no-evaluation)."
         )
+    check_card(recipe, loaded)
     batches = build.batches(recipe, loaded, training_part, devices)
     steps = batches.steps_per_epoch
     with devices.scope():

@@ -5,7 +5,6 @@ no clean accuracy of the epoch that the objective chose.
 """
 
 import dataclasses
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,7 +74,7 @@ class Trials:
     def read(self, worker: str | None = None) -> list[Trial]:
         """All of them in order, or those of one worker."""
         paths = self.path.glob("[0-9]*.json")
-        found = [Trial.from_dict(json.loads(path.read_text())) for path in paths]
+        found = [Trial.from_dict(RunFolder(self.path).read_json(path.name)) for path in paths]
         return sorted(
             (trial for trial in found if worker in (None, trial.worker)),
             key=lambda trial: trial.number,

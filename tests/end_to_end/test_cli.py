@@ -1,5 +1,6 @@
 """The command line: the quickstart from end to end, and what happens when something is wrong."""
 
+import contextlib
 import json
 import os
 import re
@@ -105,6 +106,37 @@ def test_evaluate_takes_a_keras_file_and_fractions(finished, capsys, tmp_path):
     assert "own.keras, tested on fashion_mnist_sample" in shown and "0.0313725" in shown
     assert cli.main(["show", str(path)]) == 1
     assert "is a file" in capsys.readouterr().err
+
+
+def test_evaluate_takes_what_is_perturbed_what_succeeds_and_noise(finished, capsys, tmp_path):
+    """As the function does, to which it gives them."""
+    folder = str(finished[0] / "J0" / "model")
+    words = ["--norm", "linf", "--epsilons", "0.05", "--limit", "20", "--success", "misclassified"]
+    words += ["--noise", "gaussian=0.2", "salt_and_pepper=0.1"]
+    report = tmp_path / "report.json"
+    assert cli.main(["evaluate", folder, *words, "--json", str(report)]) == 0
+    assert "gaussian            0.2" in capsys.readouterr().out
+    images = kp.data.load("fashion_mnist_sample")
+    expected = kp.evaluate(
+        kp.load_model(folder),
+        images.x_test[:20],
+        images.y_test[:20],
+        epsilons=[0.05],
+        noise=[("gaussian", 0.2), ("salt_and_pepper", 0.1)],
+    )
+    found = Report.from_json(report)
+    assert found.noise == expected.noise and len(found.noise) == 2
+    assert found.clean_accuracy == expected.clean_accuracy
+    assert [r.robust_accuracy for r in found.runs] == [r.robust_accuracy for r in expected.runs]
+    for words, message in (
+        (["--noise", "pink=1"], "kind of noise"),
+        (["--noise", "gaussian"], "Write gaussian=0.1"),
+        (["--at", "nothing"], "nothing"),
+        (["--success", "luck"], "luck"),
+    ):
+        with contextlib.suppress(SystemExit):
+            assert cli.main(["evaluate", folder, "--epsilons", "0.05", "--limit", "5", *words]) == 1
+        assert message in capsys.readouterr().err
 
 
 def test_evaluate_attacks_the_model_to_keep(tmp_path, capsys):

@@ -1,9 +1,15 @@
 """`keras-pde train`: what its options change, and what it refuses."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from recipe_cases import toy_recipe, write_data
 
 from keras_pde import cli, recipes
+from keras_pde.cli import train
 
 pytestmark = pytest.mark.usefixtures("toy")
 
@@ -31,7 +37,7 @@ def test_a_command_changes_a_recipe_and_can_be_interrupted(toml, tmp_path, monke
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(cli.train, "say", interrupt)
+        patch.setattr(train, "say", interrupt)
         assert command(*words) == 130
     assert "--resume goes on" in capsys.readouterr().err
     assert command(*words, "--resume", "--no-evaluation") == 0
@@ -54,6 +60,12 @@ def test_a_command_changes_a_recipe_and_can_be_interrupted(toml, tmp_path, monke
         (["--set", "objective.epsilon"], "expected --set KEY=VALUE"),
         (["--set", "objective.epsilom=1"], "Did you mean 'epsilon'"),
         (["--seed", "-1"], "training.seed = -1"),
+        (["--set", "name=../away"], "name='../away'; expected words of letters"),
+        (
+            ["--set", "data.crop=6"],
+            "data.crop = 6 for images of 6 x 6 pixels; expected less than 6",
+        ),
+        (["--set", "data.cutout=9"], "data.cutout = 9"),
     ],
 )
 def test_command_refuses(toml, tmp_path, capsys, words, message):
@@ -62,3 +74,25 @@ def test_command_refuses(toml, tmp_path, capsys, words, message):
     assert not (tmp_path / "run").exists()
     assert command(tmp_path / "absent.toml") == 1
     assert "which is no file" in capsys.readouterr().err
+
+
+def test_a_title_that_the_terminal_has_no_letters_for(toml, tmp_path):
+    toml.write_text(toml.read_text().replace("A toy", "Größe"), "utf-8-sig")  # with a mark, too
+    words = ["train", toml, "--out", tmp_path / "run", "--epochs", "1", "--no-evaluation"]
+    code = "import recipe_cases, sys; from keras_pde import cli\n"
+    code += "with recipe_cases.registered(): sys.exit(cli.main(sys.argv[1:]))"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    environment["PYTHONPATH"] = os.pathsep.join(
+        [str(Path(__file__).parents[1] / "cases"), *sys.path]
+    )
+    command = [sys.executable, "-c", code, *map(str, words)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "Gr\\xf6\\xdfe" in done.stdout
+
+
+@pytest.mark.parametrize("content", ["", '{"state": "tra', "[]", "[" * 10**5])
+def test_a_damaged_run_is_told(tmp_path, content):
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(ValueError, match=r"run.json, which is damaged .*Bring back a copy"):
+        recipes.RunFolder(tmp_path).state()

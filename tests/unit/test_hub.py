@@ -324,7 +324,7 @@ def test_smaller_file_than_the_model_before_that_is_built(saved, monkeypatch):
     width = 10_000  # 0.8 GB
     monkeypatch.setattr(folder, "_load_weights", None)
     edit_card(saved, arguments={"width": width})
-    refused(saved, "parameters=271; expected 200220067")
+    refused(saved, "parameters=271; expected more than 1298")
     edit_card(saved, arguments={"width": width}, parameters=200_220_067)
     refused(saved, "expected at least 800880268, for the 200220067 parameters")
     edit_card(saved, arguments={"width": 6}, parameters=271)
@@ -346,6 +346,9 @@ def test_larger_file_than_the_model(saved):
         ({"arguments": {"width": 7}}, "the card was edited"),
         ({"arguments": {"width": 6, "activation": "relu"}}, "differ from the golden"),
         ({"arguments": {"wide": 7}}, "wide"),
+        ({"arguments": {"width": 6, "steps": 10**8}}, "steps = 100000000; expected at most 1000"),
+        ({"arguments": {"width": 6, "blocks": [1, 10**8]}}, "expected at most 1000"),
+        ({"arguments": {"width": 10**9}}, "expected at most 1048576"),
         ({"parameters": 1}, "parameters=1"),
         ({"parameters": "187"}, "expected int"),
         ({"digests": {}}, "expects none"),

@@ -197,6 +197,8 @@ def test_without_values():
         large = keras.Sequential([keras.Input((10**6,)), layers.Dense(10**6)])
     assert large.count_params() == 10**12 + 10**6
     keras.Sequential([keras.Input((2,)), layers.Dense(2)])(X[:, :2])  # others are made as ever
+    with pytest.raises(_keras.TooLarge), _keras.without_values(most=10):
+        keras.Sequential([keras.Input((2,)), *(layers.Dense(2) for _ in range(10**4))])
 
 
 def test_replace_optimizer(tmp_path):

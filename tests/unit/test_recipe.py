@@ -310,11 +310,13 @@ def test_a_model_to_start_from_replaces_the_architecture(tmp_path):
     ("text", "message"),
     [
         ('extends = "own.toml"', "extends this recipe in turn"),
+        ('\ufeffextends = "own.toml"', "extends this recipe in turn"),  # after a mark
         ('extends = "other.toml"', "extends this recipe in turn"),
         ('extends = "nowhere.toml"', "'nowhere.toml'; expected a file beside own.toml"),
         ("extends = 3", "extends = 3; expected a file"),
         ('extends = "broken.toml"', "broken.toml, which is not TOML"),
         ("title = ", "own.toml, which is not TOML"),
+        ("title = " + "[" * 10**4, "own.toml, which is not TOML"),
         ("title = 3", "the recipe without"),
     ],
 )
