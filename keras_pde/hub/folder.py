@@ -15,7 +15,6 @@ import contextlib
 import io
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -234,17 +233,14 @@ def _count_parameters(card):
 
 
 def _load_weights(model, card, path):
-    with tempfile.TemporaryDirectory() as scratch:
-        # What Keras writes for this model says what a file may contain.
-        reference = Path(scratch, "reference.weights.h5")
-        model.save_weights(reference)
-        limit = reference.stat().st_size + _SLACK
-        data = read(path, limit, card.digests.get(WEIGHTS, "none"))
-        with parsing(path):
-            copy = io.BytesIO(data)
-            with h5py.File(reference, "r+") as own, h5py.File(copy, "r") as received:
-                read_into(received, own, card.weights == "float16")
-        model.load_weights(reference)
+    # What Keras writes for this model says what a file may contain.
+    reference = _keras.weights_file(model)
+    limit = reference.getbuffer().nbytes + _SLACK
+    data = read(path, limit, card.digests.get(WEIGHTS, "none"))
+    with parsing(path):
+        with h5py.File(reference, "r+") as own, h5py.File(io.BytesIO(data), "r") as received:
+            read_into(received, own, card.weights == "float16")
+        _keras.read_weights(model, reference)
 
 
 def _write(model, staging, card, weights):
@@ -294,16 +290,14 @@ def _write(model, staging, card, weights):
 
 
 def _write_files(model, staging, card, inputs, logits):
-    model.save_weights(staging / WEIGHTS)
+    stored = _keras.weights_file(model)
     if card.weights == "float16":
-        full = staging / "full.weights.h5"
-        os.replace(staging / WEIGHTS, full)
-        with h5py.File(full) as source, h5py.File(staging / WEIGHTS, "w") as target:
+        full, stored = stored, io.BytesIO()
+        with h5py.File(full, "r") as source, h5py.File(stored, "w") as target:
             write_half(source, target)
-        with h5py.File(staging / WEIGHTS) as stored, h5py.File(full, "r+") as own:
-            read_into(stored, own, half=True)
-        model.load_weights(full)
-        full.unlink()
+        with h5py.File(stored, "r") as source, h5py.File(full, "r+") as own:
+            read_into(source, own, half=True)
+        _keras.read_weights(model, full)
     golden = compute_logits(model, inputs)  # of the weights as stored
     error, limit = difference(golden, logits, card)
     if not error <= limit:
@@ -311,9 +305,13 @@ def _write_files(model, staging, card, inputs, logits):
             f"Received a model whose logits change by {error:.3g} in {card.weights}; expected at "
             f"most {limit:.3g}. Nothing was saved; store it as float32."
         )
-    np.savez(staging / GOLDEN, inputs=inputs, logits=golden)
+    examples = io.BytesIO()
+    np.savez(examples, inputs=inputs, logits=golden)
+    made = dict(zip(FILES, (stored.getvalue(), examples.getvalue()), strict=True))
+    for name, data in made.items():
+        (staging / name).write_bytes(data)
     return replace(
         card,
-        digests={name: sha256((staging / name).read_bytes()) for name in FILES},
-        sizes={name: (staging / name).stat().st_size for name in FILES},
+        digests={name: sha256(data) for name, data in made.items()},
+        sizes={name: len(data) for name, data in made.items()},
     )

@@ -76,12 +76,7 @@ def train(
     folder = RunFolder(out)
     devices.first_does(folder.check, recipe, resume)
     loaded, training_part, held_out = build.dataset(recipe, data_dir, download, dataset)
-    if evaluate and recipe.evaluation and not len(loaded.x_test):
-        raise ValueError(
-            f"Received {loaded.name} without test images for a recipe with [[evaluation]]; "
-            "expected some, or evaluate=False (--no-evaluation)."
-        )
-    check_card(recipe, loaded)
+    _check_end(recipe, loaded, evaluate)
     batches = build.batches(recipe, loaded, training_part, devices)
     steps = batches.steps_per_epoch
     with devices.scope():
@@ -126,6 +121,16 @@ def train(
             return folder
         devices.first_does(_conclude, recipe, folder, loaded, journal, evaluate, say, progress)
     return folder
+
+
+def _check_end(recipe, loaded, evaluate):
+    """Refuses what could not be evaluated or saved after the training."""
+    if evaluate and recipe.evaluation and not len(loaded.x_test):
+        raise ValueError(
+            f"Received {loaded.name} without test images for a recipe with [[evaluation]]; "
+            "expected some, or evaluate=False (--no-evaluation)."
+        )
+    check_card(recipe, loaded)
 
 
 def _deadline(max_minutes):
