@@ -10,6 +10,11 @@ import shutil
 import tempfile
 from pathlib import Path
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 MOST = 999  # three digits
 UNFINISHED = ".unfinished"  # ends the names of what a killed process leaves
 
@@ -80,6 +85,30 @@ def staging(parent, prefix):
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def locked(path, wait=True):
+    """Within it no other process is within the same; on Windows there is no such lock.
+
+    Args:
+        path: of a folder, or of a file that is made for it.
+        wait: for another process to end.
+
+    Raises:
+        BlockingIOError: another process is there, and `wait` is not wanted.
+    """
+    if not path.is_dir():
+        path.touch()
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(descriptor)
 
 
 class Parts:

@@ -22,6 +22,9 @@ COMMANDS = {
     "tune": "search the values of a recipe for the most robust model",
     "offline": "train on a machine that has a GPU for minutes, and no network",
     "publish": "publish the model of a finished run",
+    "unpublish": "take a published model back",
+    "check": "load all published models, and compare them with their cards",
+    "prefetch": "download pretrained models, to load them without a network",
     "data": "which data sets are here; carry them to other machines in small files",
 }
 

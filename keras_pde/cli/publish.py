@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from keras_pde import hub
-from keras_pde.cli._common import command, say
+from keras_pde.cli._common import command, say, shown
 from keras_pde.hub.publishing import Place
 
 
@@ -57,4 +57,5 @@ def _publish(arguments):
     say(f"Published {card.name}: weights {card.weights}, {sum(card.sizes.values())} bytes.")
     if arguments.to:
         folder = Path(arguments.to).expanduser().resolve()
-        say(f"To load it by name: export KERAS_PDE_HUB={folder} KERAS_PDE_INDEX={folder}/zoo.json")
+        names = f"KERAS_PDE_HUB={shown(folder)} KERAS_PDE_INDEX={shown(folder / 'zoo.json')}"
+        say(f"To load it by name: export {names}")

@@ -4,6 +4,7 @@ The cache holds files under their SHA-256. What is on its way is a `.part` with 
 so that processes do not meet; one that was left behind is taken over by the next.
 """
 
+import errno
 import http.client
 import io
 import os
@@ -17,10 +18,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from keras_pde.files import flush, sha256
+from keras_pde.hub.mirrors import MIRRORS, is_web, mirrors, opener, request, shown, within
 from keras_pde.text import transfer_bar
 
-MIRRORS, CACHE, OFFLINE = "KERAS_PDE_HUB", "KERAS_PDE_CACHE", "KERAS_PDE_OFFLINE"
+CACHE, OFFLINE = "KERAS_PDE_CACHE", "KERAS_PDE_OFFLINE"
 TIMEOUT = 30.0  # seconds without an answer
+SLOWEST = 1000.0  # bytes a second, after so many seconds
 WAITS = (1.0, 3.0)  # seconds before another attempt
 _ABANDONED = 600  # seconds after which nobody writes to a file any more
 _CHUNK = 2**16
@@ -28,15 +31,24 @@ _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 
 
 class _Failed(Exception):
-    """One attempt to get a file failed; `retry` says whether another one may succeed."""
+    """One attempt to get a file failed; `retry` says whether another one may succeed, `other`
+    whether the file may be there under its other name."""
 
-    def __init__(self, reason, retry=False):
+    def __init__(self, reason, retry=False, other=False):
         super().__init__(" ".join(reason.split()))
-        self.retry = retry
+        self.retry, self.other = retry, other
 
 
 class _WrongContent(_Failed):
     """What came is not the file."""
+
+    def __init__(self, reason, retry=False):
+        super().__init__(reason, retry, other=True)
+
+
+def beside(file: str, digest: str) -> str:
+    """The name of a file of this digest beside the one that it is about to replace."""
+    return f"{file}.{digest[:16]}"
 
 
 def cache_folder() -> Path:
@@ -61,13 +73,20 @@ def fetch(card, file: str) -> Path:
     tried = [f"{path} (cache): {_cached(path, digest, size)}"]
     if path.is_file():
         return path
-    mirrors = [m for m in re.split(r"[\s,]+", os.environ.get(MIRRORS, "")) if m]
-    for mirror in mirrors:
-        try:
-            return _download(f"{mirror.rstrip('/')}/{card.name}/{file}", path, digest, size)
-        except _Failed as failure:
-            tried.append(f"{mirror}: {failure}")
-    hint = "" if mirrors else f" Set {MIRRORS} to the address or folder of a mirror."
+    places = mirrors()
+    for mirror in places:
+        # The second while a model is being replaced.
+        for name in (file, beside(file, digest)):
+            try:
+                with _network():
+                    address = within(mirror, card.name, name)
+                return _download(address, path, digest, size)
+            except _Failed as failure:
+                if name == file:
+                    tried.append(f"{shown(mirror)}: {failure}")
+                if not failure.other:
+                    break
+    hint = "" if places else f" Set {MIRRORS} to the address or folder of a mirror."
     raise FileNotFoundError(
         f"Received the published model {card.name!r}, whose {file} ({size} bytes, SHA-256 "
         f"{digest}) was found nowhere: {'; '.join(tried)}.{hint}"
@@ -76,6 +95,10 @@ def fetch(card, file: str) -> Path:
 
 def _cached(path, digest, size):
     """What is wrong with the cache's file, which is deleted if it is not what its name says."""
+    if path.is_dir():
+        raise IsADirectoryError(
+            errno.EISDIR, f"The cache has a folder {path} in the place of a file; delete it"
+        )
     if not path.is_file():
         return "not there"
     if path.stat().st_size == size and sha256(path.read_bytes()) == digest:
@@ -89,7 +112,7 @@ def _download(address, path, digest, size):
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = _claim(path)
     try:
-        with transfer_bar(address.rpartition("/")[2], size) as show:
+        with transfer_bar(shown(address).rpartition("/")[2], size) as show:
             for wait in (*WAITS, None):
                 try:
                     _receive(address, partial, digest, size, show)
@@ -122,9 +145,13 @@ def _receive(address, partial, digest, size, show):
 
 
 def _copy(stream, file, done, size, show):
+    began, first = time.monotonic(), done
     while True:
         with _network():
             chunk = stream.read1(_CHUNK)
+        seconds = time.monotonic() - began
+        if seconds > TIMEOUT and chunk and (done - first) < SLOWEST * seconds:
+            raise _Failed(f"sends less than {SLOWEST:g} bytes a second")
         if done == 0 and re.match(rb"\s*<(!doctype )?html", chunk, re.IGNORECASE):
             raise _WrongContent("sends an HTML page, not the file (a page of errors or logins?)")
         done += len(chunk)
@@ -137,21 +164,20 @@ def _copy(stream, file, done, size, show):
             file.flush()
         show(done)
     if done < size:
-        raise _Failed(f"ended after {done} of {size} bytes", retry=True)
+        raise _Failed(f"ended after {done} of {size} bytes", retry=True, other=True)
 
 
 @contextmanager
 def _open(address, start):
     """A stream, and whether it begins at byte `start` and not at 0."""
-    kind = urllib.parse.urlsplit(address).scheme
-    if kind in ("http", "https"):
+    with _network():
+        kind, web = urllib.parse.urlsplit(address).scheme, is_web(address)
+    if web:
         if os.environ.get(OFFLINE, "0") not in ("", "0"):
             raise _Failed(f"not asked, since {OFFLINE} is set")
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
         with _network():
-            answer = urllib.request.urlopen(
-                urllib.request.Request(address, headers=headers), timeout=TIMEOUT
-            )
+            answer = opener().open(request(address, headers), timeout=TIMEOUT)
         with answer:
             resumed = answer.headers.get("Content-Range", "").startswith(f"bytes {start}-")
             yield answer, answer.status == 206 and resumed
@@ -177,11 +203,12 @@ def _network():
             if error.code == 416:  # not the part that we believed to have
                 raise _WrongContent("HTTP 416", retry=True) from error
             reason = f"HTTP {error.code} {error.reason}"
-            raise _Failed(reason, retry=error.code in _TRANSIENT) from error
+            absent = error.code in (404, 410)
+            raise _Failed(reason, error.code in _TRANSIENT, absent) from error
     except urllib.error.URLError as error:
         raise _Failed(str(error.reason), retry=True) from error
     except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as error:
-        raise _Failed(error.strerror or str(error)) from error
+        raise _Failed(error.strerror or str(error), other=True) from error
     except TimeoutError as error:
         raise _Failed(f"no answer for {TIMEOUT:g} s", retry=True) from error
     except (OSError, http.client.HTTPException) as error:
@@ -212,6 +239,9 @@ def _claim(path):
     abandoned = time.time() - _ABANDONED
     for part in path.parent.glob(f"{path.name}*.part"):
         try:
+            if part.is_symlink():  # to what is none of ours to write to
+                part.unlink()
+                continue
             if part == _left(path) or part.stat().st_mtime < abandoned:
                 os.replace(part, own)
                 return own

@@ -175,7 +175,8 @@ def check_free(folder, overwrite):
         raise ValueError(
             f"Received folder {folder}, which exists; expected a new name, or overwrite=True."
         )
-    if not folder.is_dir() or {path.name for path in folder.iterdir()} - {CARD, *FILES}:
+    ours = (CARD, *FILES)
+    if not folder.is_dir() or not all(p.name.startswith(ours) for p in folder.iterdir()):
         raise ValueError(
             f"Received overwrite=True for {folder}, which holds other things than a saved model; "
             "expected a folder of which nothing else is lost."

@@ -7,9 +7,10 @@ import keras
 
 from keras_pde.hub import index
 from keras_pde.hub.card import Card
-from keras_pde.hub.download import fetch
+from keras_pde.hub.download import beside, fetch
 from keras_pde.hub.folder import (
     CARD,
+    FILES,
     listed_card,
     load_files,
     load_folder,
@@ -82,6 +83,23 @@ def load_card(name: str | Path) -> Card:
     return read_card(_model_folder(name)) if listing is None else _card(listing)
 
 
+def prefetch(name: str) -> None:
+    """Downloads the files of a published model into the cache, unless they are here.
+
+    Raises:
+        ValueError: no model has that name, or it comes without weights.
+        FileNotFoundError: its files are nowhere; it says what was tried.
+    """
+    listing = _published(name)
+    if listing is None or listing.weights == "none":
+        raise ValueError(
+            f"Received {name!r}; expected a published model with weights, see `keras-pde list`."
+        )
+    card = _card(listing)
+    for file in FILES:
+        _located(card, file)
+
+
 def _card(listing):
     return listed_card(listing, _located(listing, CARD))
 
@@ -89,7 +107,13 @@ def _card(listing):
 def _located(described: Card | Listing, file):
     """A file of a published model: of the clone, or with the digest that is stated."""
     folder = SAVED_MODELS / described.name
-    return folder / file if folder.is_dir() else fetch(described, file)
+    return stored(folder, file, described) if folder.is_dir() else fetch(described, file)
+
+
+def stored(folder: Path, file: str, described: Card | Listing) -> Path:
+    """A file in a published model's folder, where one may be about to be replaced."""
+    new = folder / beside(file, described.digests[file])
+    return new if new.is_file() else folder / file
 
 
 def _model_folder(path):

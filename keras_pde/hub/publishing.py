@@ -1,27 +1,37 @@
 """From a finished run to a published model: its folder, the list of models, the boards."""
 
+import contextlib
+import functools
+import os
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from keras_pde import files
+from keras_pde.files import flush
 from keras_pde.hub import board, index, load
 from keras_pde.hub.card import Card
+from keras_pde.hub.download import beside
 from keras_pde.hub.folder import (
     CARD,
+    FILES,
     WEIGHTS,
     check_free,
-    exchanged,
     listed_card,
+    load_files,
     load_folder,
     read_card,
     save_model,
 )
 from keras_pde.hub.index import index_text, read_index
 from keras_pde.hub.listing import Listing
+from keras_pde.hub.load import stored
+from keras_pde.registry import unknown_name
 
 MODEL_LIMIT, TOTAL_LIMIT = 16_000_000, 36_000_000  # bytes of weights in the repository
+_STAGING = ".publish-"
 _NEEDED = ("name", "objective", "measurements", "recipe", "provenance")
 
 
@@ -72,9 +82,22 @@ class Place:
     def cards(self) -> dict[str, Card]:
         """Name -> card of every listed model."""
         return {
-            name: listed_card(listing, self.models / name / CARD)
+            name: listed_card(listing, stored(self.models / name, CARD, listing))
             for name, listing in self.listed().items()
         }
+
+    @contextlib.contextmanager
+    def locked(self):
+        """Within it no other process publishes here; what killed ones left is gone."""
+        self.models.mkdir(parents=True, exist_ok=True)
+        with files.locked(self.models):
+            for leftover in self.models.glob(f"{_STAGING}*{files.UNFINISHED}"):
+                shutil.rmtree(leftover, ignore_errors=True)
+            yield
+
+    def write_index(self, listed: dict[str, Listing]) -> None:
+        """Replaces the list at once."""
+        files.write(self.index, index_text(listed))
 
     def write_boards(self) -> None:
         """Generates the documents anew from the list."""
@@ -130,22 +153,96 @@ def publish(
         rounded = "The weights were rounded to float16 after the measurements."
         card = replace(card, caveats=(*card.caveats, rounded))
     target = place.models / card.name
-    check_free(target, overwrite=True)
-    place.models.mkdir(parents=True, exist_ok=True)
-    with files.staging(place.models, ".publish-") as scratch:
-        made = scratch / "model"
-        card = save_model(model, made, card, weights=weights)
-        if place.limited:
-            _check_size(card, place.cards())
-        added = Listing.of((made / CARD).read_bytes())
-        # Read again: another process may have published meanwhile.
-        text = index_text({**place.listed(), card.name: added})
-        place.index.parent.mkdir(parents=True, exist_ok=True)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with exchanged(made, target, overwrite=True):
-            files.write(place.index, text)
-    place.write_boards()
+    with place.locked():
+        check_free(target, overwrite=True)
+        with files.staging(place.models, _STAGING) as scratch:
+            made = scratch / "model"
+            card = save_model(model, made, card, weights=weights)
+            if place.limited:
+                _check_size(card, place.cards())
+            added = Listing.of((made / CARD).read_bytes())
+            place.index.parent.mkdir(parents=True, exist_ok=True)
+            with _replaced(made, target):
+                place.write_index({**place.listed(), card.name: added})
+        place.write_boards()
     return card
+
+
+def unpublish(name: str, to: str | Path | None = None) -> None:
+    """Takes a model out of the list, then deletes its folder, and draws the boards anew.
+
+    Args:
+        name: under which it is published.
+        to: folder that it was published to; default the clone that the package is imported from.
+
+    Raises:
+        ValueError: no model is published under that name there.
+    """
+    place = Place.of(to)
+    with place.locked():
+        listed = place.listed()
+        if name not in listed:
+            raise unknown_name("model", name, listed)
+        place.write_index({other: row for other, row in listed.items() if other != name})
+        folder = place.models / name
+        for path in [p for p in (folder.iterdir() if folder.is_dir() else ()) if _is_ours(p)]:
+            path.unlink()
+        while folder != place.models and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+            folder = folder.parent
+        place.write_boards()
+
+
+def check(to: str | Path | None = None) -> dict[str, str]:
+    """What is wrong with each published model, "" for nothing: name -> text.
+
+    Each is loaded: digests, shapes of the weights and golden logits are compared.
+
+    Args:
+        to: folder that they were published to; default the clone.
+    """
+    place, found = Place.of(to), {}
+    for name, listing in place.listed().items():
+        try:
+            card = listed_card(listing, stored(place.models / name, CARD, listing))
+            if card.weights != "none":
+                load_files(card, functools.partial(stored, place.models / name, described=card))
+            found[name] = ""
+        except (OSError, ValueError) as error:
+            found[name] = str(error)
+    return found
+
+
+@contextlib.contextmanager
+def _replaced(made, target):
+    """Puts files into a published model's folder, so that it can be loaded at any moment.
+
+    They come under names with their digest, which are looked for where a file is not the listed
+    one. Within it these stand beside the old ones; at the end they take their places.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    new = {path: target / beside(path.name, files.digest(path)) for path in made.iterdir()}
+    try:
+        for path, place in new.items():
+            os.replace(path, place)
+        flush(target)
+        yield
+    except BaseException:
+        for place in new.values():
+            place.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # there are the old ones
+            target.rmdir()
+        raise
+    for path, place in new.items():
+        os.replace(place, target / path.name)
+    names = {path.name for path in new}
+    for path in target.iterdir():
+        if _is_ours(path) and path.name not in names:  # a killed process's, or weights no more
+            path.unlink()
+
+
+def _is_ours(path):
+    return path.is_file() and path.name.startswith((CARD, *FILES))
 
 
 def _is_half(model):

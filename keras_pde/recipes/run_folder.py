@@ -12,11 +12,6 @@ import numpy as np
 from keras_pde import files
 from keras_pde.recipes.recipe import Recipe, load
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
-
 # Keys of a recipe that are about the trained model.
 _AFTERWARDS = ("title", "name", "description", "licence", "caveats", "evaluation")
 RECIPE, CHECKPOINT, BEST, RUN = "recipe.toml", "checkpoint.npz", "best.npz", "run.json"
@@ -60,15 +55,14 @@ class RunFolder:
             ValueError: another one does.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        with open(self / LOCK, "w") as lock:
-            if fcntl is not None:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError as error:
-                    raise ValueError(
-                        f"Received the run folder {self.path}, into which another process is "
-                        "training; expected another one: pass --out."
-                    ) from error
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(files.locked(self / LOCK, wait=False))
+            except BlockingIOError as error:
+                raise ValueError(
+                    f"Received the run folder {self.path}, into which another process is "
+                    "training; expected another one: pass --out."
+                ) from error
             for leftover in self.path.glob(f".*{files.UNFINISHED}"):  # of a process that was killed
                 shutil.rmtree(leftover)
             yield

@@ -1,5 +1,7 @@
 """Downloads of published files from servers that misbehave."""
 
+import base64
+import contextlib
 import hashlib
 import os
 import socket
@@ -13,7 +15,7 @@ import numpy as np
 import pytest
 from hub_cases import WEIGHTS, make_fields
 
-from keras_pde.hub import Card, download
+from keras_pde.hub import Card, download, mirrors
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -28,6 +30,9 @@ class Handler(BaseHTTPRequestHandler):
     """Answers each request as the server's script says, and properly when that is over."""
 
     def do_GET(self):
+        if self.path.endswith(DIGEST[:16]):  # the name while a model is being replaced
+            self.send_error(404)
+            return
         self.server.requests.append((self.path, self.headers.get("Range")))
         answer = self.server.script.pop(0) if self.server.script else serve
         answer(self)
@@ -114,7 +119,7 @@ def server():
 @pytest.fixture
 def cache(tmp_path, monkeypatch, server):
     monkeypatch.setenv(download.CACHE, str(tmp_path / "cache"))
-    monkeypatch.setenv(download.MIRRORS, server.address)
+    monkeypatch.setenv(mirrors.MIRRORS, server.address)
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.delenv(download.OFFLINE, raising=False)
     monkeypatch.setattr(download, "WAITS", (0.0, 0.0))
@@ -256,8 +261,8 @@ def test_mirrors_are_asked_in_order(cache, server, monkeypatch, tmp_path):
     with gone:
         port = gone.getsockname()[1]
     folder = tmp_path / "folder"
-    mirrors = f"{server.address}/first/, http://127.0.0.1:{port} ftp://x gopher:{folder} {folder}"
-    monkeypatch.setenv(download.MIRRORS, mirrors)
+    places = f"{server.address}/first/, http://127.0.0.1:{port} ftp://x gopher:{folder} {folder}"
+    monkeypatch.setenv(mirrors.MIRRORS, places)
     missing(
         "/first/: HTTP 404 .*refused.*ftp://x: is a ftp address.*gopher:.*No such file.*"
         f"{folder}: No such file"
@@ -268,14 +273,14 @@ def test_mirrors_are_asked_in_order(cache, server, monkeypatch, tmp_path):
     server.script = [status(404)]
     missing(f"ended after {len(CONTENT) - 1} of {len(CONTENT)} bytes")
     (folder / "toy" / "net" / WEIGHTS).write_bytes(CONTENT)
-    monkeypatch.setenv(download.MIRRORS, f"{server.address}/404/ {folder.as_uri()}")
+    monkeypatch.setenv(mirrors.MIRRORS, f"{server.address}/404/ {folder.as_uri()}")
     server.script = [status(404)]
     fetched(cache)
 
 
 def test_no_mirror_is_known(cache, monkeypatch):
-    monkeypatch.delenv(download.MIRRORS)
-    missing(f"Set {download.MIRRORS} to the address or folder of a mirror")
+    monkeypatch.delenv(mirrors.MIRRORS)
+    missing(f"Set {mirrors.MIRRORS} to the address or folder of a mirror")
 
 
 def test_cache_that_cannot_be_written(cache, monkeypatch):
@@ -301,3 +306,97 @@ def test_progress_is_for_terminals_only(cache, monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")
     download.fetch(CARD, WEIGHTS)
     assert WEIGHTS in capsys.readouterr().err
+
+
+def test_addresses_are_quoted_where_they_hold_spaces_or_commas(monkeypatch, tmp_path):
+    folder = tmp_path / "my hub, ü"
+    folder.mkdir()
+    monkeypatch.setenv(mirrors.MIRRORS, str(folder))
+    assert mirrors.mirrors() == [str(folder)]
+    monkeypatch.setenv(mirrors.MIRRORS, f"'{folder}', http://a/b?c=d,e\n\"x y\"")
+    assert mirrors.mirrors() == [str(folder), "http://a/b?c=d", "e", "x y"]
+    monkeypatch.setenv(mirrors.MIRRORS, "'unclosed")
+    with pytest.raises(ValueError, match=r"KERAS_PDE_HUB='unclosed: No closing"):
+        mirrors.mirrors()
+
+
+def test_folders_and_addresses_with_other_letters(cache, server, monkeypatch, tmp_path):
+    folder = tmp_path / "my hub, ü" / "toy" / "net"
+    folder.mkdir(parents=True)
+    (folder / WEIGHTS).write_bytes(CONTENT)
+    monkeypatch.setenv(mirrors.MIRRORS, str(tmp_path / "my hub, ü"))
+    fetched(cache)
+    (cache / DIGEST).unlink()
+    monkeypatch.setenv(mirrors.MIRRORS, f"'{server.address}/größe 1,a'")
+    fetched(cache)
+    assert server.requests[0][0] == f"/gr%C3%B6%C3%9Fe%201,a/toy/net/{WEIGHTS}"
+
+
+def test_secrets_are_sent_to_their_host_and_never_shown(cache, server, monkeypatch):
+    sent = []
+
+    def note(handler, answer=serve):
+        sent.append(handler.headers.get("Authorization"))
+        answer(handler)
+
+    def away(handler):
+        note(handler, redirect(f"{server.address}/elsewhere"))
+
+    port = server.server_address[1]
+    address = f"http://me:pa55%20word@127.0.0.1:{port}/hub?token=s3cret"
+    monkeypatch.setenv(mirrors.MIRRORS, address)
+    server.script = [away, note]
+    fetched(cache)
+    basic = base64.b64encode(b"me:pa55 word").decode()
+    assert sent == [f"Basic {basic}", None]
+    assert server.requests[0][0] == f"/hub/toy/net/{WEIGHTS}?token=s3cret"
+    (cache / DIGEST).unlink()
+    server.script = [status(403)]
+    with pytest.raises(FileNotFoundError) as raised:
+        download.fetch(CARD, WEIGHTS)
+    text = str(raised.value)
+    assert "HTTP 403" in text and f"http://...@127.0.0.1:{port}/hub?..." in text
+    assert not any(secret in text for secret in ("s3cret", "pa55", "me:"))
+
+
+@pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/x?token=s3cret"])
+def test_redirections_lead_to_the_web_only(cache, server, target):
+    server.script = [redirect(target)]
+    with pytest.raises(FileNotFoundError, match=r"which is not http|is not allowed") as raised:
+        download.fetch(CARD, WEIGHTS)
+    assert "s3cret" not in str(raised.value)
+
+
+def test_a_mirror_that_drips_gives_way_to_the_next(cache, server, monkeypatch, tmp_path):
+    def drip(handler):
+        handler.start(200, len(CONTENT))
+        with contextlib.suppress(OSError):
+            for byte in CONTENT[:200]:
+                handler.wfile.write(bytes([byte]))
+                time.sleep(0.02)
+
+    folder = tmp_path / "toy" / "net"
+    folder.mkdir(parents=True)
+    (folder / WEIGHTS).write_bytes(CONTENT)
+    server.script = [drip]
+    monkeypatch.setenv(mirrors.MIRRORS, f"{server.address} {tmp_path}")
+    fetched(cache)
+    assert len(server.requests) == 1
+
+
+def test_what_stands_in_the_cache_where_a_file_should_be(cache, tmp_path):
+    other = tmp_path / "precious"
+    other.write_bytes(b"precious")
+    cache.mkdir()
+    (cache / f"{DIGEST}.part").symlink_to(other)
+    fetched(cache)
+    assert other.read_bytes() == b"precious"
+    (cache / DIGEST).unlink()
+    (cache / DIGEST).mkdir()
+    with pytest.raises(OSError, match=r"a folder .* in the place of a file; delete it"):
+        download.fetch(CARD, WEIGHTS)
+
+
+def test_what_is_no_address(cache, monkeypatch):
+    monkeypatch.setenv(mirrors.MIRRORS, "http://[::1")
+    missing(r"http://\[::1: is not an address")

@@ -3,10 +3,16 @@
 import errno
 import json
 import os
+import re
 import shutil
+import subprocess
+import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,7 +30,7 @@ from selection import some
 import keras_pde as kp
 from keras_pde import cli, hub
 from keras_pde.files import sha256
-from keras_pde.hub import board, download, index, load, publishing
+from keras_pde.hub import board, download, index, load, mirrors, publishing
 from keras_pde.hub.listing import Listing
 from keras_pde.hub.publishing import Place
 
@@ -47,7 +53,7 @@ def clone(tmp_path, monkeypatch):
     (root / "README.md").write_text(README)
     monkeypatch.setattr(index, "PACKAGE_INDEX", root / "keras_pde" / "zoo.json")
     monkeypatch.setattr(load, "SAVED_MODELS", root / "saved_models")
-    for name in (index.OWN_INDEX, download.MIRRORS, download.OFFLINE):
+    for name in (index.OWN_INDEX, mirrors.MIRRORS, download.OFFLINE):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(download.CACHE, str(tmp_path / "cache"))
     return root
@@ -142,7 +148,7 @@ def test_repository_limits_the_size_of_weights(clone, run, tmp_path, monkeypatch
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "disk full"), KeyboardInterrupt()])
 @pytest.mark.parametrize(
-    "place", ["hub.publishing.save_model", "files.flush", "hub.publishing.exchanged"]
+    "place", ["hub.publishing.save_model", "files.flush", "hub.publishing._replaced"]
 )
 @pytest.mark.parametrize("exists", some([False, True], fast=[True]))
 def test_interrupted_publication_changes_nothing(clone, run, monkeypatch, exists, place, error):
@@ -160,17 +166,94 @@ def test_interrupted_publication_changes_nothing(clone, run, monkeypatch, exists
     assert hub.publish(run, weights="float16", overwrite=True) == hub.load_card("toy/net")
 
 
-def test_what_another_process_publishes_meanwhile_stays(clone, run, monkeypatch):
-    save = hub.save_model
+def test_who_publishes_at_the_same_time_waits(clone, run, monkeypatch):
+    save, saving, go_on = hub.save_model, threading.Event(), threading.Event()
 
     def slow(*args, **kwargs):
         monkeypatch.setattr(publishing, "save_model", save)
-        hub.publish(run, name="faster")
+        saving.set()
+        assert go_on.wait(60)
         return save(*args, **kwargs)
 
     monkeypatch.setattr(publishing, "save_model", slow)
-    hub.publish(run)
-    assert [card.name for card in kp.list_models()] == ["faster", "toy/net"]
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(hub.publish, run)
+        assert saving.wait(60)
+        second = pool.submit(hub.publish, run, name="second")
+        time.sleep(0.2)
+        assert not second.done() and kp.list_models() == []
+        go_on.set()
+        first.result(), second.result()
+    assert [card.name for card in kp.list_models()] == ["second", "toy/net"]
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_process_killed_while_it_replaces_leaves_a_model_to_load(
+    clone, run, tmp_path, monkeypatch, listed
+):
+    """Before the list says so the old one, after it the new one; the next publication cleans up."""
+    hub.publish(run, to=tmp_path / "hub", name="toy/other")
+    monkeypatch.setenv(index.OWN_INDEX, str(tmp_path / "hub" / "zoo.json"))
+    monkeypatch.setenv(mirrors.MIRRORS, str(tmp_path / "hub"))
+    monkeypatch.setenv(download.CACHE, str(tmp_path / "cache"))
+    folder = tmp_path / "hub" / "toy" / "other"
+    old = [w.copy() for w in kp.load_model("toy/other").get_weights()]
+    code = "import os, sys; from keras_pde.hub import publishing\n"
+    if listed:
+        code += "write = publishing.Place.write_index\n"
+        code += "publishing.Place.write_index = lambda *a: (write(*a), os._exit(9))\n"
+    else:
+        code += "publishing.Place.write_index = lambda *a: os._exit(9)\n"
+    code += "import hub_cases\nwith hub_cases.registered(): publishing.publish(sys.argv[1], "
+    code += "name='toy/other', to=sys.argv[2], weights='float16', overwrite=True)"
+    path = os.pathsep.join([str(Path(__file__).parents[1] / "cases"), *sys.path])
+    command = [sys.executable, "-c", code, str(run), str(tmp_path / "hub")]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, timeout=300)
+    assert done.returncode == 9 and len(list(folder.iterdir())) == 6
+    assert any((tmp_path / "hub").glob(".publish-*"))
+    weights = kp.load_model("toy/other").get_weights()
+    assert all((a == b).all() for a, b in zip(weights, old, strict=True)) == (not listed)
+    assert publishing.check(tmp_path / "hub") == {"toy/other": ""}
+    hub.publish(run, to=tmp_path / "hub", name="toy/other", overwrite=True)
+    assert len(list(folder.iterdir())) == 3 and not any((tmp_path / "hub").glob(".publish-*"))
+    weights = kp.load_model("toy/other").get_weights()
+    assert all((a == b).all() for a, b in zip(weights, old, strict=True))
+
+
+def test_check_and_unpublish(clone, run, tmp_path, capsys):
+    place = tmp_path / "my hub"
+    for name in ("toy/one", "toy/two"):
+        assert cli.main(["publish", str(run), "--name", name, "--to", str(place)]) == 0
+    assert f"export KERAS_PDE_HUB='{place}'" in capsys.readouterr().out
+    assert cli.main(["check", "--to", str(place)]) == 0
+    damaged = place / "toy" / "two" / "model.weights.h5"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    assert cli.main(["check", "--to", str(place)]) == 1
+    shown = capsys.readouterr()
+    assert re.search(r"toy/one +ok", shown.out) and re.search(r"toy/two +.*SHA-256", shown.out)
+    assert cli.main(["unpublish", "toy/two", "--to", str(place)]) == 0
+    assert cli.main(["check", "--to", str(place)]) == 0
+    assert not damaged.parent.exists() and "toy/two" not in (place / "README.md").read_text()
+    assert cli.main(["unpublish", "toy/two", "--to", str(place)]) == 1
+    assert "unknown model 'toy/two'" in capsys.readouterr().err
+    assert cli.main(["unpublish", "toy/one", "--to", str(place)]) == 0
+    assert not (place / "toy").exists()
+
+
+def test_prefetch(clone, run, tmp_path, monkeypatch, capsys):
+    place = tmp_path / "hub"
+    for name in ("toy/one", "toy/two"):
+        hub.publish(run, name=name, to=place)
+    monkeypatch.setenv(index.OWN_INDEX, str(place / "zoo.json"))
+    monkeypatch.setenv(mirrors.MIRRORS, str(place))
+    monkeypatch.setenv(download.CACHE, str(tmp_path / "cache"))
+    assert cli.main(["prefetch", "toy/one"]) == 0
+    assert len(list((tmp_path / "cache").iterdir())) == 3
+    assert cli.main(["prefetch"]) == 0
+    assert "2 models" in capsys.readouterr().out
+    monkeypatch.delenv(mirrors.MIRRORS)
+    for name in ("toy/one", "toy/two"):
+        kp.load_model(name)
 
 
 def test_folder_of_an_interrupted_publication_is_taken_over(clone, run):
@@ -305,13 +388,13 @@ def test_folder_served_over_http(clone, run, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="unknown model"):
         kp.load_model("toy/net")
     monkeypatch.setenv(index.OWN_INDEX, str(folder / "zoo.json"))
-    with pytest.raises(FileNotFoundError, match=f"Set {download.MIRRORS}"):
+    with pytest.raises(FileNotFoundError, match=f"Set {mirrors.MIRRORS}"):
         kp.load_model("toy/net")
     handler = type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *args: None})
     monkeypatch.setenv("no_proxy", "*")
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=folder)) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        monkeypatch.setenv(download.MIRRORS, f"http://127.0.0.1:{server.server_address[1]}")
+        monkeypatch.setenv(mirrors.MIRRORS, f"http://127.0.0.1:{server.server_address[1]}")
         model = kp.load_model("toy/net")
         server.shutdown()
     digest = sha256((folder / "toy" / "net" / "card.json").read_bytes())
