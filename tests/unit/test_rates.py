@@ -175,6 +175,8 @@ def test_masks_reach_rates_that_take_them(unroll, memory):
     assert np.isfinite(model.fit(x, x[..., :1], verbose=0).history["loss"]).all()
 
 
+# Keras 3.16 says so of its own recurrent layers, which use masks.
+@pytest.mark.filterwarnings("ignore:.*does not support masking")
 def test_masks_reach_the_layers_of_a_sequential_rate():
     rate = keras.Sequential([layers.Dense(3), layers.SimpleRNN(3, return_sequences=True)])
     block = ContinuousBlock(rate, 2, "euler", num_basis=1, unroll=True)
