@@ -39,6 +39,21 @@ def add_data_folder(parser):
     parser.add_argument("--download", action="store_true", help="download the set if it is absent")
 
 
+def add_devices(parser):
+    parser.add_argument(
+        "--devices",
+        type=_devices,
+        metavar="auto|N",
+        help="share each batch between N devices (GPUs, else parts of the CPU), or all GPUs",
+    )
+
+
+def _devices(text):
+    if text == "auto" or (text.isdigit() and int(text) >= 1):
+        return text if text == "auto" else int(text)
+    raise argparse.ArgumentTypeError(f"received {text}; expected auto or a number of devices")
+
+
 def positive(text):
     value = int(text)
     if value < 1:

@@ -1,8 +1,7 @@
-import argparse
 from pathlib import Path
 
 from keras_pde import recipes
-from keras_pde.cli._common import add_data_folder, command, positive, say, shown
+from keras_pde.cli._common import add_data_folder, add_devices, command, positive, say, shown
 from keras_pde.text import progress_bar
 
 
@@ -27,12 +26,7 @@ def add(commands, debug, help):
         help="stop before the epoch that would end later than that",
     )
     add_changes(parser)
-    parser.add_argument(
-        "--devices",
-        type=_devices,
-        metavar="auto|N",
-        help="share each batch between N devices (GPUs, else parts of the CPU), or all GPUs",
-    )
+    add_devices(parser)
     parser.add_argument("--no-evaluation", action="store_true", help="train only")
     add_data_folder(parser)
 
@@ -51,12 +45,6 @@ def add_changes(parser):
         metavar="KEY=VALUE",
         help="another value in the recipe, e.g. --set objective.epsilon=0.2",
     )
-
-
-def _devices(text):
-    if text == "auto" or (text.isdigit() and int(text) >= 1):
-        return text if text == "auto" else int(text)
-    raise argparse.ArgumentTypeError(f"received {text}; expected auto or a number of devices")
 
 
 def _train(arguments):

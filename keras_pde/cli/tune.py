@@ -3,7 +3,7 @@ import logging
 import sys
 from pathlib import Path
 
-from keras_pde.cli._common import add_data_folder, command, positive, say, share, shown
+from keras_pde.cli._common import add_data_folder, add_devices, command, positive, say, share, shown
 from keras_pde.cli.train import changed
 from keras_pde.text import percent
 
@@ -62,6 +62,7 @@ def add(commands, debug, help):
         action="store_true",
         help="let a chief's unprotected port be on a public network",
     )
+    add_devices(parser)
     add_data_folder(parser)
 
 
@@ -87,6 +88,7 @@ def _tune(arguments):
             resume=arguments.resume,
             data_dir=arguments.data_dir,
             download=arguments.download,
+            devices=arguments.devices,
             trust_network=arguments.trust_network,
             shortened={key: value for key, value in shortened.items() if value is not None},
             show=show,

@@ -1,3 +1,5 @@
+import csv
+import io
 import time
 
 import keras
@@ -8,7 +10,7 @@ from keras_pde import environment
 from keras_pde.compiled import step_by_step
 from keras_pde.optimizers import state
 from keras_pde.recipes import curves
-from keras_pde.recipes.run_folder import BEST, CHECKPOINT, RUN
+from keras_pde.recipes.run_folder import BEST, CHECKPOINT, HISTORY, RUN
 
 ROBUST = "val_robust_accuracy"
 _REHEARSAL = "rehearsal.npz"
@@ -159,7 +161,11 @@ class Journal(keras.callbacks.Callback):
             row["learning_rate"] = float(ops.convert_to_numpy(self.robust.optimizer.learning_rate))
         row["seconds"] = round(seconds, 2)
         self.history.append(row)
+        if self._is_best(row):
+            self.best = row
         self.devices.first_does(self._write, row)
+        if self.stopped_early:
+            self.model.stop_training = True
         if self.deadline is not None and epoch + 1 < self.epochs:
             # With what was written since.
             late = 2 * time.monotonic() - self._began > self.deadline
@@ -167,12 +173,12 @@ class Journal(keras.callbacks.Callback):
 
     def _write(self, row):
         # Files in the order of their dependence: the checkpoint makes the epoch count.
-        if self._is_best(row):
-            self.best = row
+        if self.best is row:
             self.folder.write_arrays(BEST, self.result(), epoch=row["epoch"])
         self.folder.write_arrays(CHECKPOINT, self.values(), **self.progress_made())
         self.write_facts("training")
         self._log_scalars(row)
+        self.folder.write(HISTORY, _as_csv(self.history))
         for follow in self.followers:
             follow(self)
         self.say(self._line(row))
@@ -198,6 +204,16 @@ class Journal(keras.callbacks.Callback):
             return True
         # The later one of equals: if nothing is robust yet, the network has at least learned more.
         return select in row and row[select] >= self.best[select]
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether no epoch has been better for as many as the recipe's patience."""
+        patience, select = self.validation.patience, self.validation.select
+        rows = [row for row in self.history if patience and select in row]
+        if not rows:
+            return False
+        first = max(rows, key=lambda row: row[select])["epoch"]  # of equals the first
+        return len(self.history) - first >= patience
 
     def robust_accuracy(self) -> float | None:
         """The last one that was measured."""
@@ -232,3 +248,13 @@ class Journal(keras.callbacks.Callback):
             for name in row.keys() - {"epoch"}:
                 self._board.add_scalar(name, row[name], row["epoch"])
             self._board.flush()
+
+
+def _as_csv(history):
+    """One line an epoch; what was not measured in an epoch is empty."""
+    names = dict.fromkeys(name for row in history for name in row)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    return text.getvalue().encode()

@@ -25,6 +25,7 @@ _RANGES = {
     "validation.steps": _AT_LEAST_1,
     "validation.images": _AT_LEAST_1,
     "validation.every": _AT_LEAST_1,
+    "validation.patience": _AT_LEAST_0,
     "evaluation.images": _AT_LEAST_0,
     "evaluation.epsilons": (len, "at least one length"),
     "evaluation.seed": _SEED,
@@ -59,6 +60,12 @@ def check_ranges(recipe) -> None:
     if not recipe.objective:
         raise ValueError('Received objective = []; expected a term, such as name = "plain".')
     validation = recipe.validation
+    if validation.patience and validation.select == "last":
+        raise ValueError(
+            f"Received validation.patience = {validation.patience} with select = 'last', of which "
+            "no epoch is better than another; expected select = 'val_robust_accuracy' or "
+            "'val_accuracy'."
+        )
     _check_radius("validation.epsilon", validation.norm, validation.epsilon)
     for evaluation in recipe.evaluation:
         for epsilon in evaluation.epsilons:

@@ -72,6 +72,7 @@ class Validation:
         every: epochs between two attacks; the last epoch is always attacked.
         select: the largest "val_robust_accuracy" or "val_accuracy" names the epoch that is kept, or
             it is the "last" one.
+        patience: the training stops after so many epochs without a better one; 0 for never.
     """
 
     norm: str = "linf"
@@ -80,6 +81,7 @@ class Validation:
     images: int = 500
     every: int = 1
     select: str = "val_robust_accuracy"
+    patience: int = 0
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,19 @@ from keras_pde.recipes.recipe import Recipe, load
 # Keys of a recipe that are about the trained model.
 _AFTERWARDS = ("title", "name", "description", "licence", "caveats", "evaluation")
 RECIPE, CHECKPOINT, BEST, RUN = "recipe.toml", "checkpoint.npz", "best.npz", "run.json"
+HISTORY = "history.csv"
 LOCK = ".lock"
-_FILES = (RECIPE, CHECKPOINT, BEST, RUN, LOCK, "curves.png", "report_*.json", "report_*.png")
+_FILES = (
+    RECIPE,
+    CHECKPOINT,
+    BEST,
+    RUN,
+    LOCK,
+    HISTORY,
+    "curves.png",
+    "report_*.json",
+    "report_*.png",
+)
 _FOLDERS = ("model", "tensorboard", f".*{files.UNFINISHED}")
 
 
@@ -32,6 +43,7 @@ class RunFolder:
     run.json         commit, versions, hardware, seed, state, one row an epoch
     checkpoint.npz   everything that the next epoch depends on
     best.npz         the weights of the epoch that is kept
+    history.csv      the rows alone
     curves.png       loss and accuracies over epochs
     tensorboard/     the same for TensorBoard
     model/           the finished model, as `save_model` writes it

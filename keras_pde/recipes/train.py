@@ -110,7 +110,7 @@ def train(
         )
         if done:
             say(f"Resumed after epoch {done} of {journal.epochs}.")
-        if done < journal.epochs:
+        if done < journal.epochs and not journal.stopped_early:
             course = Course(recipe, robust, batches, held_out, devices, evaluated)
             _learn(course, journal, recipe, done, blocks, say)
         elif journal.is_whole and callbacks:
@@ -167,7 +167,9 @@ def _silent(text):
 def _conclude(recipe, folder, loaded, journal, evaluate, say, progress):
     folder.draw("curves.png", journal.plot)
     done, epochs = len(journal.history), journal.epochs
-    if done < epochs:
+    if journal.stopped_early:
+        say(f"Stopped after epoch {done} of {epochs}, as validation.patience says.")
+    elif done < epochs:
         journal.write_facts("stopped")
         say(f"Stopped after epoch {done} of {epochs}, as --max-minutes says. --resume goes on.")
         return

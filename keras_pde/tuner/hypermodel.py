@@ -5,7 +5,7 @@ from typing import Any
 import keras
 
 from keras_pde.optimizers import state
-from keras_pde.recipes import Recipe, build
+from keras_pde.recipes import Recipe, build, devices
 from keras_pde.recipes.course import Course
 from keras_pde.tuner.extra import keras_tuner, require
 from keras_pde.tuner.space import corners, spaces
@@ -27,6 +27,7 @@ class RobustHyperModel(_Base):
     Args:
         recipe: a `Recipe` with `[search]`.
         data_dir, download: as in `keras_pde.data.load`.
+        devices: number of devices that share each batch, or "auto", as in `keras_pde.recipes`.
 
     Raises:
         ImportError: Keras Tuner is not installed.
@@ -42,8 +43,9 @@ class RobustHyperModel(_Base):
     >>> print(hypermodel.recipe_of(tuner.get_best_hyperparameters()[0]).to_toml())
     """
 
-    def __init__(self, recipe, data_dir=None, download=False):
+    def __init__(self, recipe, data_dir=None, download=False, devices=None):
         require()
+        self.devices = _devices(devices)
         super().__init__(name=recipe.title)
         self.recipe, self.spaces = recipe, spaces(recipe)
         loaded, self.training_part, self.held_out = build.dataset(recipe, data_dir, download)
@@ -91,9 +93,10 @@ class RobustHyperModel(_Base):
 
     def build(self, hp) -> keras.Model:
         recipe = self.recipe_of(hp)
-        batches = build.batches(recipe, self.loaded, self.training_part)
+        batches = build.batches(recipe, self.loaded, self.training_part, self.devices)
         steps = recipe.training.epochs * batches.steps_per_epoch
-        return build.robust_model(recipe, self.loaded, steps)
+        with self.devices.scope():
+            return build.robust_model(recipe, self.loaded, steps)
 
     def fit(self, hp, model, *args, callbacks=(), epochs=None, initial_epoch=0, **kwargs):
         if args or "x" in kwargs:
@@ -101,13 +104,23 @@ class RobustHyperModel(_Base):
                 "Received data in `search`; expected none: a RobustHyperModel has its recipe's."
             )
         recipe = self.recipe_of(hp)
-        batches = build.batches(recipe, self.loaded, self.training_part)
+        batches = build.batches(recipe, self.loaded, self.training_part, self.devices)
         if initial_epoch:
             state.skip(model.optimizer, initial_epoch * batches.steps_per_epoch)
             if model.averaged is not None:
                 model.averaged.set_weights(model.model.get_weights())
-        course = Course(recipe, model, batches, self.held_out)
+        course = Course(recipe, model, batches, self.held_out, self.devices)
         return course.run(callbacks, initial_epoch, epochs or recipe.training.epochs, **kwargs)
+
+
+def _devices(wanted):
+    found = devices.find(wanted)
+    if found.processes > 1:
+        raise ValueError(
+            f"Received {found.processes} processes that train together for a search; expected one: "
+            "searches are shared by Keras Tuner's chief and workers."
+        )
+    return found
 
 
 def without_search(recipe: Recipe) -> Recipe:

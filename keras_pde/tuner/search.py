@@ -36,6 +36,7 @@ def search(
     resume: bool = False,
     data_dir: str | Path | None = None,
     download: bool = False,
+    devices: int | str | None = None,
     trust_network: bool = False,
     shortened: dict[str, Any] | None = None,
     show: Callable[..., None] | None = None,
@@ -60,6 +61,7 @@ def search(
         seed: integer, of the values that are tried.
         resume: go on with the search in that folder, perhaps with more trials.
         data_dir, download: as in `keras_pde.data.load`.
+        devices: number of devices that share each batch, or "auto", as in `keras_pde.recipes`.
         shortened: changes of the recipe for the trials only, such as `{"training.epochs": 2}`;
             `best.toml` is without them.
         trust_network: whether the chief's address may be a public one.
@@ -89,7 +91,7 @@ def search(
     if role != "worker":
         folder.check(recipe, resume)
     whole, recipe = recipe, recipe.replaced(shortened or {})
-    hypermodel = RobustHyperModel(recipe, data_dir, download)
+    hypermodel = RobustHyperModel(recipe, data_dir, download, devices)
     records = Trials(folder / "trials")
     settings = {"tuner": tuner, "objective": objective, "seed": seed}
     if role != "alone":

@@ -1,5 +1,6 @@
 """Recipes run from end to end: what is written, what survives kills and full disks."""
 
+import csv
 import importlib.util
 import json
 import os
@@ -66,6 +67,7 @@ def test_a_run_writes_what_its_folder_promises(whole, toml):
         "run.json",
         "checkpoint.npz",
         "best.npz",
+        "history.csv",
         "curves.png",
         "model",
         "report_linf.json",
@@ -76,6 +78,9 @@ def test_a_run_writes_what_its_folder_promises(whole, toml):
         assert (run / name).read_bytes().startswith(b"\x89PNG")
     assert recipes.load(run / "recipe.toml") == recipes.load(toml)
     facts = run.read_json("run.json")
+    with (run / "history.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [{k: float(v) for k, v in row.items() if v} for row in rows] == facts["history"]
     assert (facts["state"], facts["seed"], facts["data"]) == ("finished", 0, "toy")
     assert (facts["training_images"], facts["validation_images"]) == (36, 8)
     (start,) = facts["starts"]
@@ -339,3 +344,19 @@ def test_a_recipe_starts_from_a_saved_model(whole, folder):
         np.testing.assert_array_equal(new, old)
     with pytest.raises(ValueError, match="expected from alone"):
         build.check(short(folder, model={"from": source, "width": 3}))
+
+
+def test_patience_ends_a_training_that_gets_no_better(folder, tmp_path):
+    """With a rate of next to nothing no epoch is better than the first."""
+    still = {"schedule": {"name": "constant", "rate": 1e-9}, "training.average": 0.0}
+    still |= {"training.epochs": 9, "validation.select": "val_accuracy", "model": {"name": "mlp"}}
+    patient = short(folder, **still, **{"validation.patience": 3})
+    lines = []
+    run = recipes.train(patient, tmp_path / "run", say=lines.append)
+    assert len(history(run)) == 4 and run.state() == "finished"
+    assert "Stopped after epoch 4 of 9, as validation.patience says." in lines
+    assert "stopped after epoch 4 of 9" in kp.hub.load_card(run / "model").caveats[0]
+    recipes.train(patient, tmp_path / "run", resume=True, say=lines.append)
+    assert len(history(run)) == 4
+    with pytest.raises(ValueError, match="patience = 3 with select"):
+        patient.replaced({"validation.select": "last"})

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from keras_pde import cli, recipes, registry
 from keras_pde.cli import tune
-from keras_pde.recipes import build
+from keras_pde.recipes import build, devices
 
 keras_tuner = pytest.importorskip("keras_tuner")
 
@@ -280,6 +280,20 @@ def test_what_is_not_installed_is_named_before_anything_is_written(
 
 
 # What is shown
+
+
+def test_devices_share_the_batches_of_trials(toy, tmp_path, monkeypatch):
+    wanted = []
+
+    def find(number):
+        wanted.append(number)
+        return devices.ONE_DEVICE
+
+    monkeypatch.setattr(devices, "find", find)
+    path = _file(tmp_path, toy(epochs=1))
+    words = ["tune", path, "--trials", "1", "--devices", "2", "--out", str(tmp_path / "out")]
+    assert cli.main(words) == 0
+    assert wanted == [2]
 
 
 def test_the_front_holds_what_nothing_beats():

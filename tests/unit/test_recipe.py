@@ -184,6 +184,7 @@ OUTSIDE = {
     "validation.steps": (0,),
     "validation.images": (0,),
     "validation.every": (0,),
+    "validation.patience": (-1,),
     "evaluation.images": (-1,),
     "evaluation.seed": (-1,),
     "validation.epsilon": (0.0, -1.0, 8, math.nan),
