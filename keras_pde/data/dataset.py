@@ -1,5 +1,6 @@
 """What every source of data comes to: checked images, labels and class names."""
 
+import hashlib
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,6 +25,16 @@ class Dataset:
     x_test: np.ndarray = field(repr=False)
     y_test: np.ndarray = field(repr=False)
     class_names: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all images and labels: which data they are, whatever they are called."""
+        found = hashlib.sha256()
+        for key in KEYS:
+            array = np.ascontiguousarray(getattr(self, key))
+            found.update(f"{key} {array.dtype} {array.shape}".encode())
+            found.update(array)
+        return found.hexdigest()
 
     def split_validation(self, size, seed=0):
         """Part of the training set to select with, so that the test set never selects anything.

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_pde.checks import check_choice, optional
-from keras_pde.data import own, tfds
+from keras_pde.data import foreign, own, tfds
 from keras_pde.data.dataset import KEYS, Dataset, balanced_order, checked
 from keras_pde.registry import unknown_name
 
@@ -29,9 +29,11 @@ def load(
 
     Args:
         name_or_path: one of `NAMES`; a `.npz` file with the arrays x_train, y_train, x_test, y_test
-            and, optionally, class_names; or a folder of TensorFlow Datasets. Images are uint8, or
-            floats in [0, 1]; labels are integers from 0, one-hot, or words. Of a file without a
-            test part, a part of the training examples is one, and a warning says so.
+            and, optionally, class_names; a folder with a folder of images for each class, in it or
+            in its folders train and test; a `.csv` with a column label and the pixels of square
+            images; or a folder of TensorFlow Datasets. Images are uint8, or floats in [0, 1];
+            labels are integers from 0, one-hot, or words. Of a set without a test part, a part of
+            the training examples is one, and a warning says so.
         limit: at most so many training examples, evenly from all classes; None for all. A
             smaller limit takes a subset of a larger one.
         data_dir: folder where a named set is looked for first; then come the environment variable
@@ -89,16 +91,21 @@ def _load(name_or_path, data_dir, download, layout):
         # A file that is called like a published set need not be it.
         name = path.name if path.stem in NAMES else path.stem
         return _from_npz(path, name, layout)
+    if path.suffix == ".csv" and path.is_file():
+        return _standard(path.name, foreign.from_csv(path.name, path), None, layout)
     if path.is_dir():
         folder = tfds.newest_version(path)
+        if folder is None and foreign.is_folder_of_images(path):
+            return _standard(path.name, *foreign.from_folder(path.name, path), layout)
         if folder is None:
             raise FileNotFoundError(
-                f"Received the folder {str(name_or_path)!r}; expected one that TensorFlow Datasets "
+                f"Received the folder {str(name_or_path)!r}; expected one with a folder of images "
+                "for each class, in it or in train and test, or one that TensorFlow Datasets "
                 "prepared, with a dataset_info.json in it or in a version folder such as 3.0.1."
             )
         return tfds.read(folder, path.name if folder != path else path.absolute().parent.name)
     error = unknown_name("data set", name_or_path, NAMES)
-    raise ValueError(f"{error} It is no .npz file and no existing folder either.")
+    raise ValueError(f"{error} It is no .npz or .csv file and no existing folder either.")
 
 
 def _from_npz(path, name, layout=None):
@@ -118,8 +125,13 @@ def _from_npz(path, name, layout=None):
             f"{', '.join(KEYS)}."
         )
     class_names = arrays.pop("class_names", None)
-    if 0 not in (len(arrays["x_train"]), len(arrays.get("x_test", [0]))):  # of packs, one part is
-        arrays, class_names = own.standard(name, arrays, class_names, layout)
+    if 0 in (len(arrays["x_train"]), len(arrays.get("x_test", [0]))):  # of packs, one part is
+        return checked(name, class_names, **arrays)
+    return _standard(name, arrays, class_names, layout)
+
+
+def _standard(name, arrays, class_names, layout):
+    arrays, class_names = own.standard(name, arrays, class_names, layout)
     return checked(name, class_names, **arrays)
 
 

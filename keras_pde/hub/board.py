@@ -107,7 +107,7 @@ def _section(card):
     facts = {
         "architecture": f"`{card.architecture}`, {count(card.parameters)} parameters",
         "objective": f"`{card.objective}`",
-        "made with": ", ".join(f"{k} {v}" for k, v in card.provenance.items() if not _deep(v)),
+        "made with": ", ".join(f"{k} {v}" for k, v in card.provenance.items() if _short(k, v)),
         "measured": ", ".join(sorted({f"{m.date} (seed {m.seed})" for m in card.measurements})),
         "licence": card.licence,
     }
@@ -124,8 +124,8 @@ def _section(card):
     ]
 
 
-def _deep(value):
-    return isinstance(value, (dict, list, tuple))
+def _short(key, value):
+    return key != "data_digest" and not isinstance(value, (dict, list, tuple))
 
 
 def _anchor(name):

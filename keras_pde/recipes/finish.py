@@ -124,6 +124,7 @@ def _card(recipe, loaded, made, measurements):
         "measurements": measurements,
         "provenance": {
             "seed": recipe.training.seed,
+            "data_digest": loaded.digest,
             "epochs": epochs,
             "kept": made["kept"],
             "training_minutes": round(minutes, 1),
