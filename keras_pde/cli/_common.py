@@ -25,7 +25,7 @@ def add_data(parser, default):
         "--data",
         default=default,
         metavar="NAME",
-        help=f"data set: {', '.join(datasets.NAMES)}, an .npz file or a TFDS folder",
+        help=f"data set: {', '.join(datasets.NAMES)}, an .npz or .csv file, or a folder",
     )
     add_data_folder(parser)
 

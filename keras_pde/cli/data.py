@@ -36,7 +36,8 @@ def _add_pack(actions, debug):
         "Writes a data set, losslessly and compressed, in numbered parts and a manifest.",
     )
     parser.add_argument(
-        "name", help=f"data set: {', '.join(datasets.NAMES)}, an .npz file or a TFDS folder"
+        "name",
+        help=f"data set: {', '.join(datasets.NAMES)}, an .npz or .csv file, or a folder",
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write to")
     parser.add_argument(
