@@ -59,8 +59,10 @@ def add(commands, debug, help):
 
 
 def _noise(text):
-    kind, _, level = text.partition("=")
+    kind, equals, level = text.partition("=")
     try:
+        if not equals:
+            raise ValueError(f"received {text!r} without an amount.")
         return corruption.check([(kind, float(level))], (0.0, 1.0))[0]
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{error} Write gaussian=0.1.") from error
@@ -76,6 +78,11 @@ def _evaluate(arguments):
     name = arguments.data or (card and card.dataset)
     if name is None:
         raise ValueError("A .keras file does not say what it was trained on; pass --data.")
+    if not (arguments.data or name in datasets.NAMES or Path(name).exists()):
+        raise ValueError(
+            f"The card says that the model was trained on {name!r}, which is no published data "
+            "set; expected where it is: pass --data FILE."
+        )
     dataset = datasets.load(name, data_dir=arguments.data_dir, download=arguments.download)
     chosen = {name: getattr(arguments, name) for name in ("at", "output", "success", "noise")}
     others = (arguments.norm, arguments.epsilons, arguments.limit, arguments.seed)
@@ -108,6 +115,11 @@ def _evaluate(arguments):
 
 def _load(path):
     """The model, and its card, which a .keras file has not."""
+    if Path(path).suffix == ".keras" and not Path(path).exists():
+        raise FileNotFoundError(
+            f"Received {path!r}, which is no file (looked at {Path(path).absolute()}); expected a "
+            ".keras file, a saved model's folder or a published name."
+        )
     if Path(path).is_file():
         model = keras.saving.load_model(path, compile=False)
         return model.result if isinstance(model, RobustModel) else model, None

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+from keras_pde import data as datasets
 from keras_pde import recipes
 from keras_pde.cli._common import add_data_folder, add_devices, command, positive, say, shown
 from keras_pde.text import progress_bar
@@ -66,7 +67,9 @@ def _train(arguments):
     if folder.read_json("run.json")["state"] == "finished":
         model = shown(out / "model")
         publish = f"\n  keras-pde publish {shown(out)}" * bool(recipe.name and recipe.evaluation)
-        say(f"\nNext:\n  keras-pde show {model}\n  keras-pde evaluate {model}{publish}")
+        own = recipe.data.name not in datasets.NAMES
+        data = f" --data {shown(recipe.found(recipe.data.name))}" * own
+        say(f"\nNext:\n  keras-pde show {model}\n  keras-pde evaluate {model}{data}{publish}")
 
 
 def changed(path, arguments):

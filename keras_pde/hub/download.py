@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from keras_pde.files import flush, sha256
-from keras_pde.hub.mirrors import MIRRORS, is_web, mirrors, opener, request, shown, within
+from keras_pde.hub.mirrors import MIRRORS, is_web, mirrors, opener, request, shown, told, within
 from keras_pde.text import transfer_bar
 
 CACHE, OFFLINE = "KERAS_PDE_CACHE", "KERAS_PDE_OFFLINE"
@@ -35,7 +35,7 @@ class _Failed(Exception):
     whether the file may be there under its other name."""
 
     def __init__(self, reason, retry=False, other=False):
-        super().__init__(" ".join(reason.split()))
+        super().__init__(told(" ".join(reason.split())))
         self.retry, self.other = retry, other
 
 
@@ -187,7 +187,7 @@ def _open(address, start):
     elif "://" in address:
         raise _Failed(f"is a {kind} address; expected http, https, file, or a folder")
     with _network():
-        stream = io.BufferedReader(io.FileIO(Path(address).expanduser()))
+        stream = io.BufferedReader(io.FileIO(Path(os.path.expanduser(address))))
     with stream:
         stream.seek(start)
         yield stream, True

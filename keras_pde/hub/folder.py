@@ -14,6 +14,7 @@ their file has bytes.
 import contextlib
 import io
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -167,6 +168,12 @@ def load_files(card: Card, locate: Callable[[str], Path]) -> keras.Model:
     return model
 
 
+def is_ours(path):
+    """Whether it is a file of a saved model, or one that is about to replace it."""
+    names = "|".join(map(re.escape, (CARD, *FILES)))
+    return path.is_file() and bool(re.fullmatch(rf"({names})(\.[0-9a-f]{{16}})?", path.name))
+
+
 def check_free(folder, overwrite):
     """Refuses a folder that exists, or, to overwrite, of which something else would be lost."""
     if not folder.exists():
@@ -175,8 +182,7 @@ def check_free(folder, overwrite):
         raise ValueError(
             f"Received folder {folder}, which exists; expected a new name, or overwrite=True."
         )
-    ours = (CARD, *FILES)
-    if not folder.is_dir() or not all(p.name.startswith(ours) for p in folder.iterdir()):
+    if not folder.is_dir() or not all(map(is_ours, folder.iterdir())):
         raise ValueError(
             f"Received overwrite=True for {folder}, which holds other things than a saved model; "
             "expected a folder of which nothing else is lost."

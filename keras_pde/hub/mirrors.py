@@ -19,7 +19,7 @@ def mirrors() -> list[str]:
         ValueError: a quotation mark is not closed.
     """
     text = os.environ.get(MIRRORS, "")
-    if Path(text).expanduser().is_dir():
+    if Path(os.path.expanduser(text)).is_dir():
         return [text] * bool(text)
     words = shlex.shlex(text, posix=True, punctuation_chars="")
     words.whitespace, words.whitespace_split, words.commenters = " \t\r\n,", True, ""
@@ -40,9 +40,16 @@ def within(mirror: str, *names: str) -> str:
 
 
 def shown(address: str) -> str:
-    """An address without what is secret in it: user, password and query."""
-    text = re.sub(r"(://)[^/@\s]*@", r"\1...@", address)
-    return re.sub(r"\?[^\s,'\"]*", "?...", text)
+    """An address without what is secret in it: user, password, query and fragment."""
+    rest = re.sub(r"(://).*@", r"\1...@", address)
+    rest = re.sub(r"(://[^/:\[]*):(?!\d*(/|$))[^/?#]*", r"\1:...", rest)  # a port that is none
+    return re.sub(r"[?#].*", "?...", rest, flags=re.DOTALL)
+
+
+def told(reason: str) -> str:
+    """What a server or a library says, without what may be secret in the addresses in it."""
+    rest = re.sub(r"(://)\S*@", r"\1...@", reason)
+    return re.sub(r"[?#]\S+", "?...", rest)
 
 
 def is_web(address: str) -> bool:
@@ -56,6 +63,8 @@ def request(address: str, headers: dict[str, str]) -> urllib.request.Request:
     The latter two are for its own host alone: no redirection takes them along.
     """
     parts = urllib.parse.urlsplit(address)
+    if not re.fullmatch(r"[^:]*|.*:\d*|.*\]", parts.netloc.rpartition("@")[2]):
+        raise ValueError("the port is no number")
     host = parts.hostname.encode("idna").decode() if parts.hostname else ""
     host = f"[{host}]" if ":" in host else host
     host += f":{parts.port}" if parts.port else ""

@@ -86,8 +86,11 @@ def solve(method, field, y, times, start, rtol, atol, max_steps, memory, dense=F
     carry = (t, y, slope, h, before, growth, kept, count + MAX_STEPS, count, count)
     carry = compiled.repeat_while(active, body, carry, max_steps)
     t, last, slope, *_, kept, status, accepted, rejected = carry
-    # Of value 0, but of the derivative that the solution has with regard to its end.
-    last = ops.where(status == REACHED, last + (end - t) * slope, np.nan)
+    # A step of length 0, but of the first and second derivatives that the solution has with regard
+    # to its end.
+    rest = end - t
+    last = last + rest * field(t + rest / 2, last + rest / 2 * slope)
+    last = ops.where(t >= arrival, last, np.nan)
     between = [kept["times"]] if "times" in kept else []
     rows = ops.concatenate([y[None], *between, last[None]], axis=0)
     found = None
@@ -95,11 +98,14 @@ def solve(method, field, y, times, start, rtol, atol, max_steps, memory, dense=F
         found = recorders["event"].found(kept["event"])
         if terminal:
             within = times if len(times.shape) > 1 else times[:, None, None]
-            past = (status == EVENT) & (within > found[0])
+            slack = rounding * (ops.abs(start) + ops.abs(within))
+            past = (status == EVENT) & (within > found[0] + slack)
             rows = ops.where(past, np.nan, rows)
-    evaluations = 2 + method.evaluations * (accepted + rejected)
+    evaluations = 3 + method.evaluations * (accepted + rejected)
     counts = (evaluations, accepted, rejected, status)
     statistics = Statistics(*(count[:, 0] for count in counts))
+    if event and terminal:
+        t = ops.where(status == EVENT, found[0][0], t)
     return Result(rows, statistics, t[:, 0], found, kept.get("steps"))
 
 

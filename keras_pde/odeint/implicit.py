@@ -1,3 +1,5 @@
+import keras
+import numpy as np
 from keras import ops
 
 from keras_pde.autodiff import jacobian
@@ -31,7 +33,11 @@ class Implicit:
         matrices = jacobian(lambda z: field(z[:, :1], z[:, 1:]), point)[1]
         matrices = finite(matrices, (-2, -1))
         by_time, by_state = matrices[..., 0], matrices[..., 1:]
-        system = ops.eye(y.shape[-1], dtype=y.dtype) - scheme.gamma * h[..., None] * by_state
+        unit = ops.eye(y.shape[-1], dtype=y.dtype)
+        system = unit - scheme.gamma * h[..., None] * by_state
+        # As much as rounding is, so that a 1 that is lost in it leaves no singular matrix.
+        rounding = 4 * float(np.finfo(keras.backend.standardize_dtype(y.dtype)).eps)
+        system = system + rounding * unit * ops.abs(ops.stop_gradient(system))
         parts = []
         for i, (row, others) in enumerate(zip(scheme.a, scheme.c, strict=True)):
             at = _sum(row, parts, y)

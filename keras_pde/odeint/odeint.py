@@ -159,7 +159,7 @@ def odeint(
     if adapts:
         checks.tolerances(rtol, atol, max_steps, state.dtypes)
         if values is not None:
-            rows.check_apart(func, y0, start)
+            rows.check_apart(func, y0, times)
         method = (Implicit if isinstance(scheme, Rosenbrock) else Explicit)(scheme)
         event = event_fn and (state.event(event_fn, start, sign), direction, most, terminal)
         limits = (rtol, atol, max_steps, memory)
@@ -214,7 +214,8 @@ def scheme_of(method, steps, step_size):
     if isinstance(method, str):
         method = _SCIPY.get(method, method)
         if method not in [*known, RODAS5P.name]:
-            raise unknown_name("method", method, [*known, RODAS5P.name, *_SCIPY])
+            error = unknown_name("method", method, [*known, RODAS5P.name, *_SCIPY])
+            raise ValueError(f"{error} For stiff equations: {RODAS5P.name!r}.")
     scheme = RODAS5P if method in (RODAS5P, RODAS5P.name) else integrators.get(method)
     if not _is_runge_kutta(scheme) and scheme is not RODAS5P:
         raise ValueError(

@@ -128,22 +128,27 @@ class Crossings:
             start, length, state, powers = fixed
             middle = (low + high) / 2
             value = self.event(start + middle * length, between(state, powers, middle))
-            below = before * ops.stop_gradient(value) > 0
+            below = ops.sign(before) == ops.sign(ops.stop_gradient(value))
             return ops.where(below, middle, low), ops.where(below, high, middle)
 
         x = ops.zeros_like(t)
         bits = np.finfo(keras.backend.standardize_dtype(t.dtype)).nmant + 1
         x = ops.stop_gradient(repeat(narrowed, (x, x + 1), bits)[0])
+        # Two steps of Newton's method, of value 0 but for rounding: their first and second
+        # derivatives are those of the root.
+        for _ in range(2):
+            x = x + self._correction(t, h, y, polynomial, x)
+        return t + x * h, between(y, polynomial, x)
+
+    def _correction(self, t, h, y, polynomial, x):
         at, state = t + x * h, between(y, polynomial, x)
-        speed = _speed(polynomial, x) / ops.where(h > 0, h, 1.0)
         value, (by_time, by_state) = vjp(
             lambda point: self.event(*point), (at, state), ops.ones_like(at)
         )
-        rate = by_time + ops.sum(by_state * speed, axis=-1, keepdims=True)
-        moves = ops.stop_gradient(ops.where(rate != 0, 1 / ops.where(rate != 0, rate, 1.0), 0.0))
-        # Of value 0: dt = -dg / (dg/dt), and the state moves along with the time.
-        shift = moves * (ops.stop_gradient(value) - value)
-        return at + shift, state + ops.stop_gradient(speed) * shift
+        rate = by_time * h + ops.sum(by_state * _speed(polynomial, x), axis=-1, keepdims=True)
+        known = rate != 0
+        step = ops.where(known, (ops.stop_gradient(value) - value) / ops.where(known, rate, 1.0), 0)
+        return step
 
 
 def _speed(polynomial, x):

@@ -79,7 +79,9 @@ class State:
         def event(elapsed, rows):
             value = func(self._time(start + sign * elapsed, rows), self.unpack(rows))
             value = ops.cast(ops.convert_to_tensor(value), self.dtype)
-            if math.prod(value.shape[1:]) != 1 or not value.shape:
+            shape = tuple(value.shape)
+            known = {*shape[:1], rows.shape[0]} - {None}
+            if not shape or math.prod(shape[1:]) != 1 or len(known) > 1:
                 raise ValueError(
                     f"Received an event_fn that returns {tuple(value.shape)}; expected one number "
                     "an example, (batch,). Of several conditions, take the product or the least."
@@ -108,6 +110,11 @@ class State:
                 m is None or n is None or m == n for m, n in zip(received, shape, strict=True)
             )
             dtype = keras.backend.standardize_dtype(leaf.dtype)
+            if fits and dtype == "float64" != self.dtype:
+                raise ValueError(
+                    "Received a slope from func of type float64, for y of float32; expected one of "
+                    "float32: cast it, or give y0 in float64. Functions of NumPy make float64."
+                )
             if not fits or dtype not in ("float16", "bfloat16", "float32", self.dtype):
                 raise ValueError(
                     f"Received a slope from func of shape {received} and type {dtype}, for y of "

@@ -400,3 +400,30 @@ def test_what_stands_in_the_cache_where_a_file_should_be(cache, tmp_path):
 def test_what_is_no_address(cache, monkeypatch):
     monkeypatch.setenv(mirrors.MIRRORS, "http://[::1")
     missing(r"http://\[::1: is not an address")
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("https://user:p@s3cret@h/x", "https://...@h/x"),
+        ("https://user:s3cret/2@h/x", "https://...@h/x"),
+        ("https://h/x?a=1,s3cret", "https://h/x?..."),
+        ("https://h/?t=ab s3cret", "https://h/?..."),
+        ("https://h/x#token=s3cret", "https://h/x?..."),
+        ("/my folder/hub", "/my folder/hub"),
+    ],
+)
+def test_addresses_are_shown_without_secrets(address, expected):
+    assert mirrors.shown(address) == expected
+
+
+@pytest.mark.parametrize("place", ["http://user:x@127.0.0.1:s3cret/x", "~nobody-of-this-name/x"])
+def test_other_addresses_give_way_to_the_next(cache, monkeypatch, tmp_path, place):
+    folder = tmp_path / "toy" / "net"
+    folder.mkdir(parents=True)
+    monkeypatch.setenv(mirrors.MIRRORS, f"{place} {tmp_path}")
+    with pytest.raises(FileNotFoundError) as raised:
+        download.fetch(CARD, WEIGHTS)
+    assert "s3cret" not in str(raised.value).replace(place, "")
+    (folder / WEIGHTS).write_bytes(CONTENT)
+    fetched(cache)

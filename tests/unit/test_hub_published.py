@@ -187,6 +187,10 @@ def test_who_publishes_at_the_same_time_waits(clone, run, monkeypatch):
     assert [card.name for card in kp.list_models()] == ["second", "toy/net"]
 
 
+def _fail(*args):
+    raise OSError(errno.ENOSPC, "disk full")
+
+
 @pytest.mark.parametrize("listed", [False, True])
 def test_a_process_killed_while_it_replaces_leaves_a_model_to_load(
     clone, run, tmp_path, monkeypatch, listed
@@ -214,10 +218,34 @@ def test_a_process_killed_while_it_replaces_leaves_a_model_to_load(
     weights = kp.load_model("toy/other").get_weights()
     assert all((a == b).all() for a, b in zip(weights, old, strict=True)) == (not listed)
     assert publishing.check(tmp_path / "hub") == {"toy/other": ""}
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="disk full"):
+        patch.setattr(publishing.Place, "write_index", _fail)
+        hub.publish(run, to=tmp_path / "hub", name="toy/other", weights="float16", overwrite=True)
+    assert publishing.check(tmp_path / "hub") == {"toy/other": ""}
     hub.publish(run, to=tmp_path / "hub", name="toy/other", overwrite=True)
     assert len(list(folder.iterdir())) == 3 and not any((tmp_path / "hub").glob(".publish-*"))
     weights = kp.load_model("toy/other").get_weights()
     assert all((a == b).all() for a, b in zip(weights, old, strict=True))
+
+
+def test_files_of_the_users_own_stay(clone, run, tmp_path, capsys):
+    place = tmp_path / "hub"
+    place.mkdir()
+    (place / "README.md").write_text("my notes")
+    with pytest.raises(ValueError, match=r"README.md, which is not generated.*Move yours"):
+        hub.publish(run, to=place)
+    assert (place / "README.md").read_text() == "my notes"
+    (place / "README.md").unlink()
+    hub.publish(run, to=place)
+    (place / "toy" / "net" / "card.json.mine").write_text("notes")
+    with pytest.raises(ValueError, match="holds other things"):
+        hub.publish(run, to=place, overwrite=True)
+    publishing.unpublish("toy/net", place)
+    assert [p.name for p in (place / "toy" / "net").iterdir()] == ["card.json.mine"]
+    for command in (["check"], ["unpublish", "toy/net"]):
+        assert cli.main([*command, "--to", str(tmp_path / "typo")]) == 1
+        assert "which has no list of models" in capsys.readouterr().err
+    assert not (tmp_path / "typo").exists()
 
 
 def test_check_and_unpublish(clone, run, tmp_path, capsys):

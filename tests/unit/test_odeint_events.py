@@ -131,6 +131,70 @@ def test_events_have_derivatives(method, float64):
     np.testing.assert_allclose(float(gradient[1]), -time / 18 - 3 * speed / 18, rtol=1e-6)
 
 
+def test_second_derivatives_of_events_and_times(float64):
+    """Of decay y = exp(-k t): its half-life ln 2 / k, y at the time k, and y in its last time."""
+
+    def second(fn):
+        def slope(k):
+            return autodiff.value_and_grad(fn, k)[1]
+
+        point = ops.convert_to_tensor(np.array(1.0))
+        return float(compiled(lambda k: autodiff.value_and_grad(slope, k)[1])(point))
+
+    def solved(k, event_fn):
+        y0 = ops.ones((1,), "float64")
+        return odeint(lambda t, y: -k * y, y0, [0.0, 5.0], event_fn=event_fn, **ACCURATE)[1]
+
+    half = second(lambda k: solved(k, lambda t, y: y[0] - 0.5).t)
+    np.testing.assert_allclose(half, 2 * np.log(2), rtol=1e-5)
+    at_k = second(lambda k: solved(k, lambda t, y: t - k).y[0])  # exp(-k^2)
+    np.testing.assert_allclose(at_k, 2 * np.exp(-1), rtol=1e-5)
+
+    def at_end(t):
+        times = ops.stack([0 * t, t / 2, t])
+        y = odeint(lambda t, y: -t * y, ops.ones((1,), "float64"), times, **ACCURATE)
+        return y[1, 0] + y[2, 0]  # exp(-t^2 / 8) + exp(-t^2 / 2)
+
+    expected = (1 / 16 - 1 / 4) * np.exp(-1 / 8) + (1 - 1) * np.exp(-1 / 2)
+    np.testing.assert_allclose(second(at_end), expected, rtol=1e-4)
+
+
+def test_small_numbers_and_events_at_requested_times():
+    """Products of values below 1e-20 are 0 in float32; a row at the event is not past it."""
+    _, event = odeint(
+        lambda t, y: -y,
+        np.array([1e-21], "float32"),
+        [0.0, 3.0],
+        event_fn=lambda t, y: y[0] - 0.5e-21,
+        atol=1e-34,
+    )
+    np.testing.assert_allclose(float(event.t), np.log(2), rtol=1e-4)
+    for method in ("dopri5", "rodas5p"):
+        for times in ([0.0, 0.5, 1.0], [0.0, 1.0, 2.0]):
+            y, event = odeint(
+                lambda t, y: 1 + 0 * y,
+                np.zeros((1,), "float32"),
+                times,
+                method,
+                event_fn=lambda t, y: t - 1.0,
+            )
+            expected = [t if t <= 1 else np.nan for t in times]
+            np.testing.assert_allclose(ops.convert_to_numpy(y)[:, 0], expected, atol=1e-5)
+
+
+def test_dense_solution_ends_at_a_terminal_event():
+    fall = odeint(
+        lambda t, y: ops.stack([y[1], 0 * y[1] - 9.81]),
+        np.array([10.0, 0.0], "float32"),
+        [0.0, 5.0],
+        event_fn=lambda t, y: y[0],
+        dense=True,
+    )[2]
+    np.testing.assert_allclose(float(fall(1.4)[0]), 10 - 9.81 / 2 * 1.4**2, rtol=1e-4)
+    with pytest.raises(ValueError, match="within those of odeint"):
+        fall([1.4, 1.5])
+
+
 def test_dense_solution_between_and_backwards(float64):
     """In a nesting, for examples with steps of their own, compiled and not."""
     rates = np.array([[1.0], [5.0]])
@@ -191,6 +255,7 @@ def test_arguments_reach_the_event():
         ({"event_fn": first, "direction": True}, "direction=True; expected"),
         ({"event_fn": first, "terminal": 1}, "terminal=1; expected True or False"),
         ({"event_fn": first, "terminal": False, "max_events": 0}, "max_events=0"),
+        ({"event_fn": lambda t, y: y[:1, 0]}, r"returns \(1,\); expected one number an example"),
         ({"event_fn": lambda t, y: y}, r"returns \(2, 3\); expected one number an example"),
         ({"event_fn": first, "method": "rk4", "steps": 3}, "with equal steps"),
         ({"dense": True, "method": "rk4", "steps": 3}, "with equal steps"),

@@ -89,6 +89,18 @@ def test_rows_that_act_on_each_other_are_refused(batched):
     np.testing.assert_allclose(y.sum(axis=1), bump().sum(), rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "field",
+    [
+        lambda t, y: ops.concatenate([y[1:] - y[:-1], -y[-1:]]),  # each row on the one before
+        lambda t, y: t * ops.mean(y, axis=0, keepdims=True) - y,  # not at the first time
+    ],
+)
+def test_rows_that_act_on_few_or_later_are_refused(field):
+    with pytest.raises(ValueError, match="rows of y0 act on each other"):
+        odeint(field, np.array([[1.0], [2.0], [3.0]], "float32"), [0.0, 1.0])
+
+
 def test_examples_that_do_not_are_no_system():
     rng = np.random.default_rng(0)
     y0 = rng.normal(size=(4, 3)).astype("float32")
