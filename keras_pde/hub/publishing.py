@@ -241,9 +241,8 @@ def _replaced(made, target):
     """
     target.mkdir(parents=True, exist_ok=True)
     new = {path: target / beside(path.name, files.digest(path)) for path in made.iterdir()}
-    stood = {
-        place for place in new.values() if place.exists()
-    }  # a killed process's, listed perhaps
+    # What a killed process left may be what the list names.
+    stood = {place for place in new.values() if place.exists()}
     try:
         for path, place in new.items():
             os.replace(path, place)

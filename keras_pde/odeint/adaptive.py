@@ -88,9 +88,10 @@ def solve(method, field, y, times, start, rtol, atol, max_steps, memory, dense=F
     t, last, slope, *_, kept, status, accepted, rejected = carry
     # A step of length 0, but of the first and second derivatives that the solution has with regard
     # to its end.
-    rest = end - t
+    arrived = t >= arrival
+    rest = ops.where(arrived, end - t, 0.0)
     last = last + rest * field(t + rest / 2, last + rest / 2 * slope)
-    last = ops.where(t >= arrival, last, np.nan)
+    last = ops.where(arrived, last, np.nan)
     between = [kept["times"]] if "times" in kept else []
     rows = ops.concatenate([y[None], *between, last[None]], axis=0)
     found = None
