@@ -64,7 +64,10 @@ def _train(arguments):
             say=say,
             progress=progress,
         )
-    if folder.read_json("run.json")["state"] == "finished":
+    state = folder.read_json("run.json")["state"]
+    if state == "trained":
+        say("\nNot evaluated, and no model saved: the same with --resume, without --no-evaluation.")
+    if state == "finished":
         model = shown(out / "model")
         publish = f"\n  keras-pde publish {shown(out)}" * bool(recipe.name and recipe.evaluation)
         own = recipe.data.name not in datasets.NAMES

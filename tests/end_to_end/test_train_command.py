@@ -44,12 +44,14 @@ def test_a_command_changes_a_recipe_and_can_be_interrupted(toml, tmp_path, monke
     said = capsys.readouterr().out
     assert "22 training and 8 validation images" in said
     assert "Resumed after epoch 1 of 2" in said and "epoch 2/2" in said
+    assert "Not evaluated, and no model saved" in said
     read = recipes.load(out / "recipe.toml")
     assert (read.training.epochs, read.training.seed, read.data.limit) == (2, 3, 30)
     assert read.objective[0].arguments["epsilon"] == 0.05
     assert not (out / "model").exists()
     assert command(*words, "--resume") == 0
-    assert f"keras-pde evaluate {out}/model" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"keras-pde evaluate {out}/model --data {tmp_path / 'toy.npz'}" in said
     assert command(toml, "--out", out, "--resume") == 1
     assert "differs from the one" in capsys.readouterr().err
 
