@@ -20,9 +20,8 @@ def add(commands, debug, help):
 
 def _check(arguments):
     found = publishing.check(arguments.to)
-    say(
-        "\n".join(columns([("model", ""), *((name, text or "ok") for name, text in found.items())]))
-    )
+    rows = [("model", ""), *((name, text or "ok") for name, text in found.items())]
+    say("\n".join(columns(rows)))
     wrong = sum(map(bool, found.values()))
     if wrong:
         raise ValueError(f"{wrong} of {len(found)} models cannot be loaded. Publish them again.")

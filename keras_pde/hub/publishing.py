@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from keras_pde import files
-from keras_pde.files import flush
 from keras_pde.hub import board, index, load
 from keras_pde.hub.card import Card
 from keras_pde.hub.download import beside
@@ -246,7 +245,7 @@ def _replaced(made, target):
     try:
         for path, place in new.items():
             os.replace(path, place)
-        flush(target)
+        files.flush(target)
         yield
     except BaseException:
         for place in {*new.values()} - stood:

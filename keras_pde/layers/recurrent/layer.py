@@ -22,9 +22,8 @@ class DifferentialRNN(keras.layers.RNN):
         both = {name: kwargs[name] for name in ("dtype", "trainable") if name in kwargs}
         super().__init__(self._cell_class(*args, **kwargs), **own, **both)
         self.input_spec = keras.InputSpec(ndim=3)
-        self.supports_masking = (
-            True  # which `keras.layers.RNN` implements, but does not say in 3.16
-        )
+        # Which `keras.layers.RNN` implements, but does not say in 3.16.
+        self.supports_masking = True
 
     def inner_loop(self, *args, **kwargs):
         with self.cell.held():
