@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import math
+import sys
 
 import keras
 from keras import ops
@@ -27,6 +28,32 @@ def own_objects(*roots) -> dict:
         for name, value in found.items()
         if name and getattr(value, "__module__", "keras").split(".")[0] != "keras"
     }
+
+
+_PARTS = (
+    keras.Operation,
+    keras.constraints.Constraint,
+    keras.dtype_policies.DTypePolicy,
+    keras.initializers.Initializer,
+    keras.random.SeedGenerator,
+    keras.regularizers.Regularizer,
+)
+
+
+def part_named(module, name):
+    """The class of a network's part that Keras writes so into configurations, or `None`."""
+    if not (isinstance(module, str) and isinstance(name, str)) or module.split(".")[0] != "keras":
+        return None
+    found = getattr(sys.modules.get(module), name, None)
+    return found if isinstance(found, type) and issubclass(found, _PARTS) else None
+
+
+def set_weights(model, weights) -> None:
+    """`model.set_weights`, after which layers know that keep what they compute from theirs."""
+    model.set_weights(weights)
+    for layer in layers_of(model):
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()
 
 
 def takes_training(model) -> bool:

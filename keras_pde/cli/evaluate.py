@@ -1,15 +1,13 @@
 import argparse
 from pathlib import Path
 
-import keras
-
 from keras_pde import data as datasets
 from keras_pde.cli._common import add_data, command, length, positive, say
 from keras_pde.evaluation import corruption, evaluate
 from keras_pde.hub import load_card, load_model
+from keras_pde.hub.load import load_keras_file
 from keras_pde.hub.repeat import measure_again
 from keras_pde.text import columns, percent, progress_bar
-from keras_pde.training import RobustModel
 
 
 def add(commands, debug, help):
@@ -115,14 +113,8 @@ def _evaluate(arguments):
 
 def _load(path):
     """The model, and its card, which a .keras file has not."""
-    if Path(path).suffix == ".keras" and not Path(path).exists():
-        raise FileNotFoundError(
-            f"Received {path!r}, which is no file (looked at {Path(path).absolute()}); expected a "
-            ".keras file, a saved model's folder or a published name."
-        )
-    if Path(path).is_file():
-        model = keras.saving.load_model(path, compile=False)
-        return model.result if isinstance(model, RobustModel) else model, None
+    if Path(path).suffix == ".keras" or Path(path).is_file():
+        return load_keras_file(path), None
     return load_model(path), load_card(path)
 
 

@@ -43,7 +43,7 @@ class Card(Checked):
         Card.from_json(card.to_json()) == card
 
     Args:
-        architecture: name under the registry's kind `"model"`.
+        architecture: name under the registry's kind `"model"`, or `"from_config"`.
         arguments: its keyword arguments; values that JSON can hold.
         title: one line.
         dataset: name of the training data.
@@ -64,7 +64,7 @@ class Card(Checked):
         weights: how the weights are stored: `"float32" | "float16" | "none"` (a card of
             measurements only). `save_model` fills this and the fields below.
         parameters: number of parameters.
-        multiply_adds: multiply-accumulate operations of one example's forward pass.
+        multiply_adds: multiply-accumulate operations of one example's forward pass; 0 if unknown.
         digests: SHA-256 of the weights file and of the golden file.
         sizes: their bytes.
         golden_tolerance: largest accepted difference from the golden logits, as a share of the

@@ -67,7 +67,8 @@ def save_model(
     Args:
         model: the plain model, inputs in [0, 1], logits out. An optimizer is not saved.
         folder: where to save; missing parent folders are made.
-        card: a `Card`, or a dict of its fields down to `provenance`.
+        card: a `Card`, or a dict of its fields down to `provenance`. Without `architecture` and
+            `arguments` the network is described by its own configuration, see `models.to_config`.
         overwrite: replace the folder if it is a saved model.
         weights: `"float32"`; `"float16"`, of half the size, loaded back as float32; or `"none"`,
             which saves the card alone.
@@ -85,6 +86,9 @@ def save_model(
     if weights not in STORAGE:
         raise unknown_name("storage of weights", weights, STORAGE)
     if isinstance(card, dict):
+        if not {"architecture", "arguments"} & card.keys():
+            arguments = {"config": models.to_config(model)}
+            card = {**card, "architecture": models.FROM_CONFIG, "arguments": arguments}
         card = Card.from_user(card)
     card = Card.from_json(card.to_json())  # what a reader will get, lists for nested tuples
     folder = Path(folder).resolve()
@@ -217,14 +221,28 @@ def _build(card):
 
 def _check_counts(card):
     """Refuses numbers with which a model takes hours to build, whatever its weights are."""
-    for name, value in card.arguments.items():
-        most = _MOST.get(name, _MOST[""])
-        for number in keras.tree.flatten(value):
-            if isinstance(number, int) and number > most:
-                raise ValueError(
-                    f"Received a card with {name} = {value!r}; expected at most {most}. If it is "
-                    "one of yours, make the model by `kp.models.create`, and load its weights file."
-                )
+
+    def check(name, value):
+        if isinstance(value, dict):
+            for key, item in value.items():
+                check(key, item)
+        elif isinstance(value, list | tuple):
+            for item in value:
+                check(name, item)
+        elif isinstance(value, int) and value > (most := _MOST.get(name, _MOST[""])):
+            raise ValueError(
+                f"Received a card with {name} = {value!r}; expected at most {most}. If it is one "
+                "of yours, make the model by `kp.models.create`, and load its weights file."
+            )
+
+    check("arguments", card.arguments)
+
+
+def _multiply_adds(model):
+    try:
+        return models.multiply_adds(model)
+    except ValueError:
+        return 0  # of a network of the user's own
 
 
 def _count_parameters(card):
@@ -267,7 +285,7 @@ def _write(model, staging, card, weights):
         card,
         weights=weights,
         parameters=rebuilt.count_params(),
-        multiply_adds=models.multiply_adds(rebuilt),
+        multiply_adds=_multiply_adds(rebuilt),
         digests={},
         sizes={},
         golden_tolerance=GOLDEN_TOLERANCE,
@@ -275,7 +293,7 @@ def _write(model, staging, card, weights):
         keras_pde_version=environment.version("keras_pde"),
     )
     try:
-        rebuilt.set_weights(model.get_weights())
+        _keras.set_weights(rebuilt, model.get_weights())
         error, limit = difference(compute_logits(rebuilt, inputs), logits, card)
         if not error <= limit:
             raise ValueError(

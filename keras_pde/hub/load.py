@@ -19,6 +19,7 @@ from keras_pde.hub.folder import (
 )
 from keras_pde.hub.listing import Listing
 from keras_pde.registry import unknown_name
+from keras_pde.training import RobustModel
 
 # Of a clone; where the package is installed, there is no such folder.
 SAVED_MODELS = Path(__file__).parents[2] / "saved_models"
@@ -61,6 +62,21 @@ def load_model(name: str | Path) -> keras.Model:
         raise without_weights(listing)
     card = _card(listing)
     return load_files(card, lambda file: _located(card, file))
+
+
+def load_keras_file(path: str | Path) -> keras.Model:
+    """The plain model of a `.keras` file, not compiled; of a `RobustModel`, the model within.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"Received {str(path)!r}, which is no file (looked at {Path(path).absolute()}); "
+            "expected a .keras file, a saved model's folder or a published name."
+        )
+    model = keras.saving.load_model(path, compile=False)
+    return model.result if isinstance(model, RobustModel) else model
 
 
 def load_card(name: str | Path) -> Card:

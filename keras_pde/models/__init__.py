@@ -8,6 +8,7 @@ from keras_pde import registry
 from keras_pde.models.continuous_net import continuous_net
 from keras_pde.models.depth import project, refine, shorten, with_solver
 from keras_pde.models.features import features
+from keras_pde.models.from_config import FROM_CONFIG, from_config, to_config
 from keras_pde.models.hamiltonian_net import hamiltonian_net
 from keras_pde.models.lenet import lenet
 from keras_pde.models.mlp import mlp
@@ -22,6 +23,7 @@ __all__ = [
     "continuous_net",
     "create",
     "features",
+    "from_config",
     "hamiltonian_net",
     "lenet",
     "mlp",
@@ -34,6 +36,7 @@ __all__ = [
     "second_order_net",
     "shorten",
     "small_cnn",
+    "to_config",
     "with_solver",
 ]
 
@@ -42,7 +45,7 @@ def create(name: str, **kwargs: Any) -> keras.Model:
     """The model of that name.
 
     Args:
-        name: of a registered model, such as `"small_cnn"`.
+        name: of a registered model, such as `"small_cnn"`; or `"from_config"`, for one of your own.
         **kwargs: its arguments.
 
     Raises:
@@ -52,4 +55,5 @@ def create(name: str, **kwargs: Any) -> keras.Model:
 
     >>> model = keras_pde.models.create("small_cnn", width=8)
     """
-    return registry.create(registry.get("model", name), kwargs, f"model {name!r}")
+    made = from_config if name == FROM_CONFIG else registry.get("model", name)
+    return registry.create(made, kwargs, f"model {name!r}")

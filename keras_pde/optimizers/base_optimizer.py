@@ -2,6 +2,7 @@ from keras import ops
 
 from keras_pde import _keras, replicas
 from keras_pde.checks import check_flag, check_number, optional
+from keras_pde.optimizers.never_shown import Watch
 
 
 class BaseOptimizer(_keras.Optimizer):
@@ -12,6 +13,8 @@ class BaseOptimizer(_keras.Optimizer):
       zeros where no step was made, and with those of other variables after some were frozen.
     - Clipping is of the gradient of the whole batch. Keras clips each replica's share.
     - What ends `fit` satisfies the constraints of the variables.
+    - Where others are to be judged than those that are trained, and nobody ever asks for them, it
+      warns when the optimizer is gone.
 
     Subclasses update the averages within their steps, and take gradients from `whole_gradients`.
     """
@@ -29,6 +32,20 @@ class BaseOptimizer(_keras.Optimizer):
             return
         super().build(variables)
         self._origin = self.add_variable((), dtype=_keras.batches_of(self).dtype, name="origin")
+        if self.use_ema or hasattr(self, "evaluation_pairs"):
+            self._watch = Watch(self, self._origin, self.comes_back_after)
+        else:
+            self._watch = None
+
+    @property
+    def comes_back_after(self):
+        """Steps after which the model itself holds the weights to judge by; 0 for never."""
+        return 0
+
+    def was_asked(self):
+        """Somebody has been shown the weights to judge by."""
+        if self._watch is not None:
+            self._watch.asked = True
 
     def _passed(self):
         """Batches since this `fit` began."""
@@ -38,6 +55,7 @@ class BaseOptimizer(_keras.Optimizer):
         """What follows is another `fit`, from what the model holds."""
         count = int(ops.convert_to_numpy(self.iterations))  # JAX takes no buffer twice
         self._origin.assign(count)
+        self.was_asked()
 
     @property
     def evaluated_slots(self):
@@ -47,6 +65,8 @@ class BaseOptimizer(_keras.Optimizer):
     def with_gradients(self, gradients, variables):
         """What has no gradient stays, and so does what is evaluated in its place."""
         gradients, variables = super().with_gradients(gradients, variables)
+        if self._watch is not None:
+            self._watch.stepped = True
         moving = {self.place(variable) for variable in variables}
         staying = [v for i, v in enumerate(self.trained) if i not in moving]
 

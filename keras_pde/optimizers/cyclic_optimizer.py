@@ -61,6 +61,10 @@ class CyclicOptimizer(BaseOptimizer):
         )
 
     @property
+    def comes_back_after(self):
+        return 0 if self.use_ema else self.inner_steps
+
+    @property
     def phase(self):
         """Which step of its cycle comes next, from 0: an integer tensor."""
         return ops.mod(self._passed(), self.inner_steps)

@@ -65,6 +65,8 @@ class evaluation_weights:
         try:
             parts = list(state.nested(self.optimizer))
             for part in judged_by_others(self.optimizer):
+                if isinstance(part, BaseOptimizer) and part.built:
+                    part.was_asked()
                 # As `fit` ends: only Keras' own optimizers do not constrain their averages.
                 outer = parts[: parts.index(part) + 1]
                 ours = any(isinstance(o, BaseOptimizer) for o in outer)

@@ -34,6 +34,8 @@ def carried_over(optimizer, variables, transfers):
     changed = {id(_keras.trained_by(optimizer)[i]): t for i, t in transfers.items()}
     for old, fresh in zip(nested(optimizer), nested(new), strict=True):
         if old.built:
+            if isinstance(old, BaseOptimizer):
+                old.was_asked()  # from now on, the new one is
             _carry(old, fresh, [changed.get(id(v)) for v in _keras.trained_by(old)])
     return new
 

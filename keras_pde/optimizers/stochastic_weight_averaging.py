@@ -83,6 +83,10 @@ class StochasticWeightAveraging(WrapperOptimizer):
         replicas.update(self, average, variables)
 
     @property
+    def comes_back_after(self):
+        return 0
+
+    @property
     def evaluated_slots(self):
         return [self._means]
 

@@ -5,9 +5,10 @@ import inspect
 
 import keras
 
+from keras_pde import _keras, graph, hub, models, registry
 from keras_pde import data as datasets
-from keras_pde import hub, registry
 from keras_pde.hub.index import published
+from keras_pde.hub.load import load_keras_file
 from keras_pde.objectives.objective import compose
 from keras_pde.optimizers import LossScaleOptimizer
 from keras_pde.recipes import schedules
@@ -39,7 +40,7 @@ def check(recipe: Recipe, devices: Devices = ONE_DEVICE) -> None:
             f"Received a recipe for the Keras backend {wanted!r}; this is {backend!r}. Set "
             f"KERAS_BACKEND={wanted}, or training.backend in the recipe."
         )
-    _check_model(recipe.model)
+    _check_model(recipe)
     objective(recipe)
     made = optimizer(recipe, steps=100)
     if backend == "tensorflow" and devices.count > 1:
@@ -48,9 +49,18 @@ def check(recipe: Recipe, devices: Devices = ONE_DEVICE) -> None:
         attacks(evaluation)
 
 
-def _check_model(part):
+def _check_model(recipe):
+    part = recipe.model
     if "from" in part.arguments:
-        hub.load_card(str(part.arguments["from"]))
+        place = _place(recipe, str(part.arguments["from"]))
+        own = is_keras_file(place)
+        if not own:
+            own = hub.load_card(place).architecture == models.FROM_CONFIG
+        if own and recipe.training.precision != "float32":
+            raise ValueError(
+                f"Received precision = {recipe.training.precision!r} for a network of one's own; "
+                "expected float32: what its layers compute in is said by themselves."
+            )
         others = [name for name in ("name", *part.arguments) if name != "from"]
         if part.name or len(others) > 1:
             raise ValueError(
@@ -84,35 +94,51 @@ def architecture(recipe: Recipe, loaded) -> tuple[str, dict]:
     source = recipe.model.arguments.get("from")
     if source is None:
         return recipe.model.name, {**arguments, **recipe.model.arguments}
-    card = hub.load_card(_place(recipe, source))
+    place = _place(recipe, source)
+    if is_keras_file(place):
+        return models.FROM_CONFIG, {"config": models.to_config(load_keras_file(place))}
+    card = hub.load_card(place)
+    if card.architecture == models.FROM_CONFIG:
+        return card.architecture, card.arguments
     return card.architecture, {**card.arguments, **arguments}
 
 
+def is_keras_file(place) -> bool:
+    return str(place).endswith(".keras")
+
+
 def _place(recipe, source):
-    """Of a model to begin with: a published name, or a folder, which may be beside the recipe."""
+    """Of a model to begin with: a published name, or a file or folder, maybe beside the recipe."""
     return source if source in published() else recipe.found(source)
 
 
 def network(recipe: Recipe, loaded) -> keras.Model:
     """The network with its initial weights, or with those of the model it starts `from`."""
     name, arguments = architecture(recipe, loaded)
-    model = registry.create(registry.get("model", name), arguments, f"model {name!r}")
+    model = models.create(name, **arguments)
     source = recipe.model.arguments.get("from")
     if source is not None:
-        _inherit(model, hub.load_model(_place(recipe, source)), source)
+        place = _place(recipe, source)
+        load = load_keras_file if is_keras_file(place) else hub.load_model
+        _inherit(model, load(place), source, loaded)
     return model
 
 
-def _inherit(model, source, name):
+def _inherit(model, source, name, loaded):
     """Copies the weights, but for a head of another number of classes, which starts anew."""
-    if model.input_shape != source.input_shape:
-        raise ValueError(
-            f"Received from = {name!r}, a model of images {source.input_shape[1:]}; the data have "
-            f"{model.input_shape[1:]}."
-        )
-    for new, old in zip(model.weights, source.weights, strict=True):
-        if new.shape == old.shape:
-            new.assign(old.value)
+    shapes = (None, *loaded.x_train.shape[1:]), (None, len(loaded.class_names))
+    for found, wanted, what in (
+        (source.input_shape, shapes[0], "examples"),
+        (model.output_shape, shapes[1], "outputs"),
+    ):
+        fits = [e in (None, r) for e, r in zip(found, wanted, strict=False)]
+        if len(found) != len(wanted) or not all(fits):
+            raise ValueError(
+                f"Received from = {name!r}, a model with {what} of shape {found}; expected "
+                f"{wanted}, for the {len(loaded.class_names)} classes of {loaded.name!r}."
+            )
+    pairs = zip(model.get_weights(), source.get_weights(), strict=True)
+    _keras.set_weights(model, [old if new.shape == old.shape else new for new, old in pairs])
 
 
 @contextlib.contextmanager
@@ -241,13 +267,14 @@ def robust_model(recipe: Recipe, loaded, steps) -> RobustModel:
         )
     if training.precision == "mixed_float16":
         made = LossScaleOptimizer(made)  # which `compile` would do, with one that hides the loss
+    logits = graph.activation(model) != "softmax"  # with which one's own network may end
     if training.label_smoothing:
         loss = keras.losses.CategoricalCrossentropy(
-            from_logits=True, label_smoothing=training.label_smoothing
+            from_logits=logits, label_smoothing=training.label_smoothing
         )
         accuracy = keras.metrics.CategoricalAccuracy(name="accuracy")
     else:
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=logits)
         accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
     robust.compile(made, loss, metrics=[accuracy])
     robust.optimizer.build(robust.trainable_variables)

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_pde import hub, models
+from keras_pde import _keras, hub, models
 from keras_pde.attacks import Target
 from keras_pde.evaluation import evaluate
 from keras_pde.recipes import build
@@ -18,7 +18,7 @@ def kept_model(recipe, folder, loaded) -> keras.Model:
     with build.precision("float32"):
         name, arguments = build.architecture(recipe, loaded)
         model = models.create(name, **arguments)
-    model.set_weights(weights)
+    _keras.set_weights(model, weights)
     return model
 
 

@@ -45,12 +45,13 @@ def test_code_on_optimizers_runs():
     assert found["model"].optimizer is found["optimizer"]
 
 
-def test_code_on_your_model_runs(capsys):
+def test_code_on_your_model_runs(capsys, monkeypatch, tmp_path):
     """Its blocks, one after another."""
     code = "\n".join(_blocks("docs/your_model.md", "python"))
     small = code.replace("[:512]", "[:128]").replace("[:100]", "[:20]").replace("[:50]", "[:20]")
     small = small.replace("epochs=2", "epochs=1").replace("(255 * x)", "(255 * x, 64)")
     small = small.replace("(50, 2)", "(20, 2)")
+    monkeypatch.chdir(tmp_path)
     exec(compile(small, "your_model.md", "exec"), {})
     printed = capsys.readouterr().out
     assert "any label flips" in printed and "error above 0.5" in printed

@@ -192,6 +192,27 @@ def test_replacing_variables():
         layer.c = layer.add_weight(shape=(), name="c")
 
 
+def test_part_named():
+    """Keras writes names under which its own parts are found, and nothing else is."""
+    parts = [layers.Dense(3), keras.Sequential(), keras.Model(*[keras.Input((3,))] * 2)]
+    parts += [keras.initializers.HeNormal(), keras.regularizers.L2(), keras.constraints.NonNeg()]
+    parts += [layers.Dense(3).dtype_policy, _keras.producer(ops.relu(keras.Input((3,))))]
+    for part in parts:
+        config = keras.saving.serialize_keras_object(part)
+        assert _keras.part_named(config["module"], config["class_name"]) is type(part)
+    for module, name in (("keras.utils", "get_file"), ("keras.utils", "Progbar"), ("os", "system")):
+        assert _keras.part_named(module, name) is None
+
+
+def test_set_weights():
+    normalize = layers.Normalization()
+    normalize.adapt(5 * X + np.eye(4, 3, dtype="float32"))
+    one = keras.Sequential([keras.Input((3,)), normalize])
+    other = keras.Sequential([keras.Input((3,)), layers.Normalization()])
+    _keras.set_weights(other, one.get_weights())
+    np.testing.assert_array_equal(*(ops.convert_to_numpy(m(X)) for m in (one, other)))
+
+
 def test_without_values():
     with _keras.without_values():
         large = keras.Sequential([keras.Input((10**6,)), layers.Dense(10**6)])
