@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_pde.checks import check_choice, optional
-from keras_pde.data import foreign, own, tfds
+from keras_pde.data import foreign, identity, own, tfds
 from keras_pde.data.dataset import KEYS, Dataset, balanced_order, checked
 from keras_pde.registry import unknown_name
 
@@ -38,7 +38,8 @@ def load(
             smaller limit takes a subset of a larger one.
         data_dir: folder where a named set is looked for first; then come the environment variable
             `TFDS_DATA_DIR` and `~/tensorflow_datasets`. In each, `NAME.npz` precedes what
-            TensorFlow Datasets prepared, since every backend can read it.
+            TensorFlow Datasets prepared, since every backend can read it; other images than those
+            of that set are refused.
         download: whether a set that is in none of these may be downloaded, to the first of them.
         seed: integer; which examples `limit` takes.
         layout: of a `.npz`: `"channels_last"`, `"channels_first"`, or None, if the shape is to
@@ -88,15 +89,14 @@ def _load(name_or_path, data_dir, download, layout):
                 f"Received the path {str(name_or_path)!r}, which is no file (looked at "
                 f"{path.absolute()}); expected a .npz with the arrays {', '.join(KEYS)}."
             )
-        # A file that is called like a published set need not be it.
-        name = path.name if path.stem in NAMES else path.stem
-        return _from_npz(path, name, layout)
+        return _from_npz(path, _own_name(path, path.stem), layout)
     if path.suffix == ".csv" and path.is_file():
         return _standard(path.name, foreign.from_csv(path.name, path), None, layout)
     if path.is_dir():
         folder = tfds.newest_version(path)
         if folder is None and foreign.is_folder_of_images(path):
-            return _standard(path.name, *foreign.from_folder(path.name, path), layout)
+            name = _own_name(path, path.absolute().name)
+            return _standard(name, *foreign.from_folder(name, path), layout)
         if folder is None:
             raise FileNotFoundError(
                 f"Received the folder {str(name_or_path)!r}; expected one with a folder of images "
@@ -106,6 +106,11 @@ def _load(name_or_path, data_dir, download, layout):
         return tfds.read(folder, path.name if folder != path else path.absolute().parent.name)
     error = unknown_name("data set", name_or_path, NAMES)
     raise ValueError(f"{error} It is no .npz or .csv file and no existing folder either.")
+
+
+def _own_name(path, name):
+    """What is called like a published set need not be it."""
+    return (path.name if path.is_file() else f"{name}/") if name in NAMES else name
 
 
 def _from_npz(path, name, layout=None):
@@ -125,6 +130,8 @@ def _from_npz(path, name, layout=None):
             f"{', '.join(KEYS)}."
         )
     class_names = arrays.pop("class_names", None)
+    if name in NAMES:
+        identity.check(name, path, arrays)
     if 0 in (len(arrays["x_train"]), len(arrays.get("x_test", [0]))):  # of packs, one part is
         return checked(name, class_names, **arrays)
     return _standard(name, arrays, class_names, layout)

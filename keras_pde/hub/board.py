@@ -3,6 +3,7 @@
 from itertools import groupby
 from textwrap import wrap
 
+from keras_pde import data
 from keras_pde.text import markdown_table, percent
 from keras_pde.threat import Threat
 
@@ -63,7 +64,14 @@ def count(number) -> str:
 
 
 def _threat(card, row):
-    return card.dataset, row.norm, row.epsilon
+    return _identity(card), row.norm, row.epsilon
+
+
+def _identity(card):
+    """The data set; of one's own, several may have the same name."""
+    digest = card.provenance.get("data_digest")
+    own = card.dataset not in data.NAMES and isinstance(digest, str)
+    return f"{card.dataset} (SHA-256 {digest[:8]})" if own else card.dataset
 
 
 def _table(cells, pairs):

@@ -35,6 +35,14 @@ def test_folders_of_train_and_test(tmp_path):
         np.testing.assert_array_equal(x, expected)
 
 
+def test_a_folder_called_like_a_published_set_is_another_set(tmp_path, monkeypatch):
+    write(tmp_path / "mnist" / "cat", pictures(6))
+    write(tmp_path / "mnist" / "dog", pictures(6))
+    monkeypatch.chdir(tmp_path)
+    with pytest.warns(UserWarning):  # the test part is made
+        assert data.load("mnist/").name == data.load(tmp_path / "mnist").name == "mnist/"
+
+
 def test_folders_of_classes_alone_and_gray_images(tmp_path):
     gray = pictures(6, (5, 4, 1))
     write(tmp_path / "a", gray)

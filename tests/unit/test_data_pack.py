@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from keras_pde import cli, data
-from keras_pde.data import pack, unpack
+from keras_pde.data import identity, pack, unpack
 
 KEYS = (*data.KEYS, "class_names")
 
@@ -224,7 +224,22 @@ def test_a_named_set_is_read_from_an_npz_in_the_data_folder(tmp_path, monkeypatc
     monkeypatch.setenv("HOME", str(tmp_path))
     save(tmp_path / "mnist.npz")
     assert data.available()["mnist"] == tmp_path / "mnist.npz"
-    assert data.load("mnist").name == "mnist"
+    with pytest.raises(ValueError, match=r"whose train part of .* is not that of 'mnist'"):
+        data.load("mnist")
+    bytes_ = np.arange(540).astype("uint8").reshape(9, 4, 5, 3)
+    save(tmp_path / "mnist.npz", x_train=bytes_)
+    with np.load(tmp_path / "mnist.npz") as found:
+        arrays = dict(found)
+    order = np.random.default_rng(0).permutation(len(arrays["y_train"]))
+    again = {"train": identity.digest(arrays["x_train"][order], arrays["y_train"][order])}
+    monkeypatch.setitem(identity._DIGESTS, "mnist", again)
+    assert data.load("mnist").name == "mnist", "in another order"
+    other = arrays["y_train"].copy()
+    other[0] = (other[0] + 1) % 3
+    assert identity.digest(arrays["x_train"], other) != again["train"]
+    floats = np.float32(arrays["x_train"]) / np.float32(255)
+    assert identity.digest(floats, arrays["y_train"]) == again["train"]
+    assert identity.digest(floats + np.float32(1e-3), arrays["y_train"]) != again["train"]
 
 
 def test_commands(packed, tmp_path, capsys, monkeypatch):

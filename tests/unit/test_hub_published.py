@@ -546,3 +546,12 @@ def test_board_says_what_a_reader_must_know(three, clone):
         "| 50.0 % (alarm) | 40.0 % - 60.0 % | 25.0 % |" in page
         and "alarm: linf 0.1: gradients vanish" in page
     )
+
+
+def test_data_of_the_same_name_are_told_apart():
+    cards = [
+        hub.Card(**complete_fields(name=f"toy/{d}", dataset="mine", provenance={"data_digest": d}))
+        for d in (64 * "a", 64 * "b")
+    ]
+    page = board.page(cards)
+    assert page.count("## mine (SHA-256 ") == 2 and "aaaaaaaa)" in page and "bbbbbbbb)" in page
