@@ -1,4 +1,5 @@
 import keras
+import numpy as np
 
 from keras_pde.attacks import PGD, Attack, Target
 from keras_pde.checks import check_images
@@ -12,7 +13,8 @@ class RobustValidation(keras.callbacks.Callback):
     training it peaks long before the clean accuracy does (robust overfitting: Rice, Wong and
     Kolter, 2020, arXiv 2002.11569), and single-step training can lose all of it within an epoch.
     Put it before the callbacks that read it. Under `kp.RobustModel` the model to keep is attacked,
-    the averaged one if weights are averaged.
+    the averaged one if weights are averaged. `val_clean_accuracy` is of the same images without the
+    attack; `val_accuracy` of `fit` may be of more.
 
     Args:
         x: images `(n, ...)` that no training step sees, in the attack's bounds.
@@ -21,7 +23,7 @@ class RobustValidation(keras.callbacks.Callback):
         every: epochs between two attacks. The last epoch is always attacked; on others the log has
             the last value.
         batch_size: images attacked at a time.
-        name: of the logged number.
+        name: of the logged number; with "clean" for "robust", or at its end, of the other one.
         at, perturb, output: what is perturbed, as in the call of an attack; under `kp.RobustModel`
             what that perturbs.
         success: when an attack has succeeded, as in `keras_pde.evaluate`.
@@ -77,7 +79,7 @@ class RobustValidation(keras.callbacks.Callback):
         self.every, self.batch_size, self.name = every, batch_size, name
         self.which = {"at": at, "perturb": perturb, "output": output}
         self.success = success
-        self.last = None
+        self.last = self.clean = None
         self._target = None
 
     def __deepcopy__(self, memo):
@@ -88,9 +90,22 @@ class RobustValidation(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         last = epoch + 1 == self.params.get("epochs") or self.model.stop_training
         if last or self.last is None or (epoch + 1) % self.every == 0:
-            self.last = self.measure()
+            self.last, self.clean = self.measure(), self._clean_accuracy()
         if logs is not None:
             logs[self.name] = self.last
+            if self.clean is not None:
+                logs[self.clean_name] = self.clean
+
+    @property
+    def clean_name(self) -> str:
+        """Under which the accuracy without an attack is logged."""
+        clean = self.name.replace("robust", "clean")
+        return clean if clean != self.name else f"{self.name}_clean"
+
+    def _clean_accuracy(self):
+        images, context = self.target.parts(self.x, self.batch_size)
+        outputs = self.target.outputs(images, context, self.batch_size)
+        return float(np.mean(~self.target.success.wrong(outputs, np.asarray(self.y))))
 
     def measure(self, y=None) -> float:
         """Share of the images that are classified correctly and stay so under the attack.

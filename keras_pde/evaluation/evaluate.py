@@ -30,10 +30,13 @@ def default_attacks(
     steps = 40 if Threat(norm).norm == "l1" else 10
     rule = rules.get(success)
     first, second = rule.best("ce"), rule.best("dlr", "margin")
+    tried = [(first, 1), (second, 2)] if first != second else [(first, 3)]
     return [
         FGSM(norm, loss=first, bounds=bounds),
-        PGD(norm, steps=40, loss=first, bounds=bounds, seed=seed),
-        PGD(norm, steps=40, loss=second, restarts=2, bounds=bounds, seed=seed + 1),
+        *(
+            PGD(norm, steps=40, loss=loss, restarts=restarts, bounds=bounds, seed=seed + i)
+            for i, (loss, restarts) in enumerate(tried)
+        ),
         MinimalDistance(norm, steps=steps, loss=rule.best("margin"), bounds=bounds),
     ]
 

@@ -7,7 +7,7 @@ of each card, and the card those of the weights.
 import os
 from pathlib import Path
 
-from keras_pde import data, geometry, registry
+from keras_pde import data, geometry, models, registry
 from keras_pde.checks import check_number, optional
 from keras_pde.hub.card import DATA_TIERS
 from keras_pde.hub.listing import Listing, Listings
@@ -84,6 +84,8 @@ def list_models(
 ) -> Listings:
     """The published models that fit, sorted by name; no network.
 
+    Printed, the list shows those of their measurements that fit.
+
     Example:
 
         for model in kp.list_models(dataset="mnist", norm="linf", max_params=100_000):
@@ -106,7 +108,7 @@ def list_models(
     epsilon = None if epsilon is None else radius(epsilon)
     min_robust = optional(check_number, min_robust, "min_robust", least=0, most=1)
     max_params = optional(check_number, max_params, "max_params", least=0)
-    if architecture is not None:
+    if architecture not in (None, models.FROM_CONFIG):
         registry.get("model", architecture)
     if data_tier is not None and data_tier not in DATA_TIERS:
         raise unknown_name("data tier", data_tier, DATA_TIERS)
@@ -122,7 +124,7 @@ def list_models(
         )
 
     measured = (norm, epsilon, min_robust) != (None, None, None)
-    return Listings(
+    found = [
         model
         for model in listed
         if dataset in (None, model.dataset)
@@ -130,4 +132,5 @@ def list_models(
         and data_tier in (None, model.data_tier)
         and (max_params is None or model.parameters <= max_params)
         and (not measured or any(map(fits, model.measurements)))
-    )
+    ]
+    return Listings(found, fits)

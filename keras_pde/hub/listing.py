@@ -93,12 +93,21 @@ class Listing(Checked):
 
 
 class Listings(list):
-    """Listed models; printed, a table with one line a measurement."""
+    """Listed models; printed, a table with one line a measurement.
+
+    Args:
+        models: `Listing` objects.
+        fits: function of a measurement: whether it is printed; None for all.
+    """
+
+    def __init__(self, models=(), fits=None):
+        super().__init__(models)
+        self.fits = fits or (lambda row: True)
 
     def __str__(self) -> str:
         rows = [("model", "parameters", "clean", "threat", "robust", "images", "weights")]
         for model in self:
-            for row in model.measurements:
+            for row in filter(self.fits, model.measurements):
                 rows.append(
                     (
                         model.name,

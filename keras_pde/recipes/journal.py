@@ -12,7 +12,7 @@ from keras_pde.optimizers import state
 from keras_pde.recipes import curves
 from keras_pde.recipes.run_folder import BEST, CHECKPOINT, HISTORY, RUN
 
-ROBUST = "val_robust_accuracy"
+ROBUST, CLEAN = "val_robust_accuracy", "val_clean_accuracy"
 _REHEARSAL = "rehearsal.npz"
 
 
@@ -156,7 +156,8 @@ class Journal(keras.callbacks.Callback):
         seconds = time.monotonic() - self._began
         row = {"epoch": epoch + 1, **{k: float(v) for k, v in logs.items()}}
         if not self._is_attacked(epoch + 1):
-            del row[ROBUST]  # the callback repeats the last value; only measured ones count
+            for name in (ROBUST, CLEAN):  # the callback repeats them; only measured ones count
+                row.pop(name, None)
         with step_by_step():
             row["learning_rate"] = float(ops.convert_to_numpy(self.robust.optimizer.learning_rate))
         row["seconds"] = round(seconds, 2)

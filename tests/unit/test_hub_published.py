@@ -493,6 +493,13 @@ def test_list_is_filtered(three, wanted, names):
     assert [card.name for card in kp.list_models(**wanted)] == list(names)
 
 
+def test_a_list_shows_the_measurements_that_were_asked_for(three):
+    """Not all those of a model of which one fits."""
+    rows = str(kp.list_models()).count("linf"), str(kp.list_models(norm="l2")).count("linf")
+    assert rows[0] and not rows[1]
+    assert str(kp.list_models(norm="l2")).count("l2 ") == 2
+
+
 @pytest.mark.parametrize(
     ("wanted", "match"),
     [

@@ -74,6 +74,21 @@ def test_every(every, measured, monkeypatch):
     np.testing.assert_allclose(history[NAME], np.array(expected) / 100)
 
 
+def test_the_clean_accuracy_is_of_the_same_images():
+    validation, found = RobustValidation(X[:5], Y[:5], ATTACK), []
+    model = sequential()
+
+    class Seen(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            predicted = np.argmax(keras.ops.convert_to_numpy(model(X[:5])), axis=1)
+            found.append(np.mean(predicted == Y[:5]))
+
+    history = fit(model, epochs=3, callbacks=[validation, Seen()], compile_options=EAGER)
+    np.testing.assert_allclose(history["val_clean_accuracy"], found)
+    assert np.all(np.array(history[NAME]) <= found)
+    assert RobustValidation(X, Y, ATTACK, name="val_pgd").clean_name == "val_pgd_clean"
+
+
 def test_other_callbacks_go_by_it(tmp_path):
     path = tmp_path / "best.weights.h5"
     best = keras.callbacks.ModelCheckpoint(

@@ -157,6 +157,8 @@ def test_error_above_a_length(units):
     flat = y[:, 0] if units == 1 else y
     report = kp.evaluate(model, X, flat, epsilons=[epsilon], success=rule)
     assert report.robust_accuracy(epsilon) >= np.mean(worst <= length)
+    labels = [run.attack for run in report.runs]
+    assert len(set(labels)) == len(labels), "with one loss, no attack comes twice"
 
 
 def test_functions():
