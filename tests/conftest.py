@@ -13,12 +13,27 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _folder.name
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
+import gc
 import ipaddress
 import socket
 
 import keras
 import pytest
 from double_precision import double_precision
+
+
+def pytest_collection_finish(session):
+    """What is imported by now stays: no search for garbage goes through all of it again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 1000)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_garbage():
+    """What a file leaves is collected after it, not within its loops."""
+    yield
+    gc.collect()
 
 
 def _is_local(host):

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -46,6 +47,10 @@ def _salt_and_pepper(x, keys, amount, bounds):
 KINDS = {"gaussian": _gaussian, "uniform": _uniform, "salt_and_pepper": _salt_and_pepper}
 
 
+def _values(end):
+    return np.asarray(end).tolist()
+
+
 def check(wanted, bounds):
     """The (kind, amount) pairs; a `ValueError` if one is none."""
     pairs = []
@@ -79,13 +84,14 @@ def run(pairs, target, inputs, y, bounds, seed, batch_size) -> tuple[NoiseRun, .
     found = []
     for number, (kind, amount) in enumerate(pairs):
 
-        def drawn(images, examples, kind=kind, amount=amount, number=number):
-            images = ops.convert_to_tensor(images)
+        def noisy(logits, images, examples, kind=kind, amount=amount, number=number):
             keys = noise.keys(seed, _STREAM + number, examples)
-            return to_bounds(KINDS[kind](images, keys, amount, bounds), bounds)
+            return logits(to_bounds(KINDS[kind](images, keys, amount, bounds), bounds))
 
-        noisy = in_batches(drawn, batch_size, x, np.arange(len(x)))
-        outputs = target.outputs(noisy, context, batch_size)
+        # Bounds may be arrays.
+        key = ("noise", kind, amount, number, seed, repr(keras.tree.map_structure(_values, bounds)))
+        examples = np.arange(len(x), dtype="int32")
+        outputs = in_batches(target.program(key, noisy), batch_size, x, examples, *context)
         accuracy = float(np.mean(~target.success.wrong(outputs, y)))
         found.append(NoiseRun(kind, amount, accuracy))
     return tuple(found)

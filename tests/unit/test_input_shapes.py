@@ -7,7 +7,7 @@ from keras import layers, ops
 from robust_model_cases import cross_entropy, tensorflow_only
 
 import keras_pde as kp
-from keras_pde.attacks import FGSM, PGD
+from keras_pde.attacks import FGSM, PGD, MinimalDistance
 from keras_pde.objectives import Adversarial, GradientPenalty
 
 RNG = np.random.default_rng(0)
@@ -57,7 +57,8 @@ def test_attacks_on_a_model_of_any_length(norm):
 def test_a_dataset_of_several_lengths_is_one_report_in_its_order():
     lengths = [5, 7, 5, 6]
     batches = [(RNG.uniform(size=(4, n, 3)).astype("float32"), np.arange(4) % 2) for n in lengths]
-    settings = {"epsilons": [0.05], "noise": [("gaussian", 0.2)], "norm": "l2"}
+    attacks = [PGD("l2", steps=3, restarts=2), MinimalDistance("l2", steps=3)]
+    settings = {"epsilons": [0.05], "noise": [("gaussian", 0.2)], "norm": "l2", "attacks": attacks}
     report = kp.evaluate(signals(), batches, **settings)
     apart = [kp.evaluate(signals(), *batch, **settings) for batch in batches]
     distances = np.concatenate([part.distance for part in apart])
