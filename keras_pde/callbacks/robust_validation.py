@@ -105,7 +105,8 @@ class RobustValidation(keras.callbacks.Callback):
     def _clean_accuracy(self):
         images, context = self.target.parts(self.x, self.batch_size)
         outputs = self.target.outputs(images, context, self.batch_size)
-        return float(np.mean(~self.target.success.wrong(outputs, np.asarray(self.y))))
+        labels = self.target.labels(self.y, len(images))
+        return float(np.mean(~self.target.success.wrong(outputs, labels)))
 
     def measure(self, y=None) -> float:
         """Share of the images that are classified correctly and stay so under the attack.

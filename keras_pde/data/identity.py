@@ -21,27 +21,27 @@ _DIGESTS = {
 }
 
 
-def check(name, path, arrays) -> None:
-    """Refuses a file that is called like a published data set and holds other images.
+def checked(dataset, path):
+    """The data set of a file that is called like a published one, unless it holds other images.
 
     Their order may be another, and a part may be empty.
 
     Args:
-        name: of the set.
+        dataset: a `Dataset` under the published name.
         path: of the file, for the message.
-        arrays: as the file has them.
 
     Raises:
         ValueError: a part holds other images or labels.
     """
-    for part, known in _DIGESTS.get(name, {}).items():
-        x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
+    for part, known in _DIGESTS.get(dataset.name, {}).items():
+        x, y = getattr(dataset, f"x_{part}"), getattr(dataset, f"y_{part}")
         if len(x) and digest(x, y) != known:
             raise ValueError(
-                f"Received {path}, whose {part} part of {len(x)} images is not that of {name!r}; "
-                f"expected the published one under this name. Of your own, pass the path: it is "
-                f"then called {path.name!r}."
+                f"Received {path}, whose {part} part of {len(x)} images is not that of "
+                f"{dataset.name!r}; expected the published one under this name. Of your own, pass "
+                f"the path: it is then called {path.name!r}."
             )
+    return dataset
 
 
 def digest(x, y) -> str:

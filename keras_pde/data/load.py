@@ -81,7 +81,9 @@ def available(data_dir: str | Path | None = None) -> dict[str, Path | None]:
 def _load(name_or_path, data_dir, download, layout):
     if name_or_path in NAMES:
         path = _find(name_or_path, data_dir) or _download(name_or_path, data_dir, download)
-        return (_from_npz if path.is_file() else tfds.read)(path, name_or_path)
+        if not path.is_file():
+            return tfds.read(path, name_or_path)
+        return identity.checked(_from_npz(path, name_or_path), path)
     path = Path(name_or_path).expanduser()
     if path.suffix == ".npz":
         if not path.is_file():
@@ -130,8 +132,6 @@ def _from_npz(path, name, layout=None):
             f"{', '.join(KEYS)}."
         )
     class_names = arrays.pop("class_names", None)
-    if name in NAMES:
-        identity.check(name, path, arrays)
     if 0 in (len(arrays["x_train"]), len(arrays.get("x_test", [0]))):  # of packs, one part is
         return checked(name, class_names, **arrays)
     return _standard(name, arrays, class_names, layout)

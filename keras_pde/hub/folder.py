@@ -32,11 +32,14 @@ from keras_pde.hub.files import parsing, read
 from keras_pde.hub.golden import EXAMPLES, GOLDEN, check_golden, compute_logits, difference
 from keras_pde.hub.layout import read_into, write_half
 from keras_pde.hub.listing import CARD, Listing
+from keras_pde.models.from_config import check_sizes
 from keras_pde.registry import unknown_name
+from keras_pde.training import RobustModel
 
 WEIGHTS = "model.weights.h5"
 FILES = (WEIGHTS, GOLDEN)
 _MOST = {"": 2**20, "seed": 2**63, "steps": 1000, "blocks": 1000, "num_basis": 1000}
+_MOST |= {"input_dim": 2**31, "num_bins": 2**31}  # parameters, or no work at all
 CARD_LIMIT = _SLACK = 2**20
 
 
@@ -83,6 +86,8 @@ def save_model(
     """
     if not isinstance(model, keras.Model):
         raise ValueError(f"Received model of type {type(model).__name__}; expected a keras.Model.")
+    if isinstance(model, RobustModel):
+        raise ValueError("Received a RobustModel; expected the model in it, `robust.result`.")
     if weights not in STORAGE:
         raise unknown_name("storage of weights", weights, STORAGE)
     if isinstance(card, dict):
@@ -153,7 +158,9 @@ def load_files(card: Card, locate: Callable[[str], Path]) -> keras.Model:
         raise without_weights(card)
     _check_counts(card)
     weights = locate(WEIGHTS)
-    least = card.parameters * (2 if card.weights == "float16" else 4)
+    own = card.architecture == models.FROM_CONFIG
+    # What a network of one's own computes in may be shorter, and parts of it not stored.
+    least = card.parameters * (2 if card.weights == "float16" else 4) // (4 if own else 1)
     if weights.is_file() and weights.stat().st_size < least:
         raise ValueError(
             f"Received {weights} of {weights.stat().st_size} bytes; expected at least {least}, for "
@@ -248,11 +255,16 @@ def _multiply_adds(model):
 def _count_parameters(card):
     """The size of the card's model, found before any of it is allocated: what is larger than the
     card says is not built to its end."""
-    # With what a layer has beside its parameters, such as the state of random numbers.
-    most = 1.1 * card.parameters + 1000
+    # With what a layer has beside its parameters, such as the state of random numbers; some layers
+    # that are made from a configuration throw away what they made before.
+    times = 4 if card.architecture == models.FROM_CONFIG else 1.1
+    most = times * card.parameters + 1000
     try:
         with _keras.without_values(most):
-            return _build(card).count_params()
+            model = _build(card)
+            if card.architecture == models.FROM_CONFIG:
+                check_sizes(model, card.input_shape)
+            return model.count_params()
     except _keras.TooLarge:
         return f"more than {most:.0f}"
 

@@ -15,7 +15,13 @@ _LIMIT = 2**24  # bytes
 
 
 def compute_logits(model, inputs):
-    return keras.ops.convert_to_numpy(model(inputs, training=False)).astype("float32")
+    outputs = model(inputs, training=False)
+    if isinstance(outputs, dict | list | tuple):
+        raise ValueError(
+            f"Received a model whose outputs are a {type(outputs).__name__}; expected one tensor, "
+            "the logits."
+        )
+    return keras.ops.convert_to_numpy(outputs).astype("float32")
 
 
 def check_golden(model, card, path):

@@ -70,13 +70,19 @@ def load_keras_file(path: str | Path) -> keras.Model:
     Raises:
         FileNotFoundError: there is no such file.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(
-            f"Received {str(path)!r}, which is no file (looked at {Path(path).absolute()}); "
-            "expected a .keras file, a saved model's folder or a published name."
-        )
-    model = keras.saving.load_model(path, compile=False)
+    model = keras.saving.load_model(keras_file(path), compile=False)
     return model.result if isinstance(model, RobustModel) else model
+
+
+def keras_file(path: str | Path) -> Path:
+    """The path of a `.keras` file that exists; a `FileNotFoundError` otherwise."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"Received {str(path)!r}, which is no file (looked at {path.absolute()}); expected a "
+            ".keras file, a saved model's folder or a published name."
+        )
+    return path
 
 
 def load_card(name: str | Path) -> Card:

@@ -40,7 +40,7 @@ class BaseOptimizer(_keras.Optimizer):
     @property
     def comes_back_after(self):
         """Steps after which the model itself holds the weights to judge by; 0 for never."""
-        return 0
+        return self.ema_overwrite_frequency or 0
 
     def was_asked(self):
         """Somebody has been shown the weights to judge by."""
@@ -55,7 +55,6 @@ class BaseOptimizer(_keras.Optimizer):
         """What follows is another `fit`, from what the model holds."""
         count = int(ops.convert_to_numpy(self.iterations))  # JAX takes no buffer twice
         self._origin.assign(count)
-        self.was_asked()
 
     @property
     def evaluated_slots(self):

@@ -7,8 +7,11 @@ import keras
 
 from keras_pde import _keras, graph, hub, models, registry
 from keras_pde import data as datasets
+from keras_pde.attacks import Target
+from keras_pde.files import sha256
+from keras_pde.hub.folder import WEIGHTS
 from keras_pde.hub.index import published
-from keras_pde.hub.load import load_keras_file
+from keras_pde.hub.load import keras_file, load_keras_file
 from keras_pde.objectives.objective import compose
 from keras_pde.optimizers import LossScaleOptimizer
 from keras_pde.recipes import schedules
@@ -103,6 +106,16 @@ def architecture(recipe: Recipe, loaded) -> tuple[str, dict]:
     return card.architecture, {**card.arguments, **arguments}
 
 
+def source_digest(recipe: Recipe) -> str | None:
+    """SHA-256 of the weights that the network starts `from`, if it does."""
+    if "from" not in recipe.model.arguments:
+        return None
+    place = _place(recipe, recipe.model.arguments["from"])
+    if is_keras_file(place):
+        return sha256(keras_file(place).read_bytes())
+    return hub.load_card(place).digests[WEIGHTS]
+
+
 def is_keras_file(place) -> bool:
     return str(place).endswith(".keras")
 
@@ -128,11 +141,11 @@ def _inherit(model, source, name, loaded):
     """Copies the weights, but for a head of another number of classes, which starts anew."""
     shapes = (None, *loaded.x_train.shape[1:]), (None, len(loaded.class_names))
     for found, wanted, what in (
-        (source.input_shape, shapes[0], "examples"),
-        (model.output_shape, shapes[1], "outputs"),
-    ):
-        fits = [e in (None, r) for e, r in zip(found, wanted, strict=False)]
-        if len(found) != len(wanted) or not all(fits):
+        (getattr(source, "input_shape", shapes[0]), shapes[0], "examples"),
+        (getattr(model, "output_shape", shapes[1]), shapes[1], "outputs"),
+    ):  # a subclassed model need not know its own
+        fits = [e in (None, r) for e, r in zip(found, wanted, strict=False)]  # or a dict
+        if not isinstance(found, tuple) or len(found) != len(wanted) or not all(fits):
             raise ValueError(
                 f"Received from = {name!r}, a model with {what} of shape {found}; expected "
                 f"{wanted}, for the {len(loaded.class_names)} classes of {loaded.name!r}."
@@ -267,7 +280,7 @@ def robust_model(recipe: Recipe, loaded, steps) -> RobustModel:
         )
     if training.precision == "mixed_float16":
         made = LossScaleOptimizer(made)  # which `compile` would do, with one that hides the loss
-    logits = graph.activation(model) != "softmax"  # with which one's own network may end
+    logits = _has_logits(recipe, model, loaded)
     if training.label_smoothing:
         loss = keras.losses.CategoricalCrossentropy(
             from_logits=logits, label_smoothing=training.label_smoothing
@@ -279,6 +292,19 @@ def robust_model(recipe: Recipe, loaded, steps) -> RobustModel:
     robust.compile(made, loss, metrics=[accuracy])
     robust.optimizer.build(robust.trainable_variables)
     return robust
+
+
+def _has_logits(recipe, model, loaded):
+    """Whether the outputs are logits; a network of one's own may end with a softmax, somehow."""
+    if "from" not in recipe.model.arguments or graph.activation(model) == "linear":
+        return True
+    found = Target(model, loaded.x_train[:64]).probabilities
+    if found == "sigmoid":
+        raise ValueError(
+            f"Received from = {recipe.model.arguments['from']!r}, a model that ends with a sigmoid "
+            "for each class; expected logits, or a softmax."
+        )
+    return found is None
 
 
 def batches(recipe: Recipe, loaded, training_part, devices: Devices = ONE_DEVICE) -> Batches:

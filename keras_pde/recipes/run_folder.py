@@ -205,6 +205,16 @@ class RunFolder:
             "there. Bring back a copy, or train anew in another folder."
         )
 
+    def check_source(self, digest) -> None:
+        """Refuses to go on from another model than the one whose digest `run.json` has."""
+        before = self.read_json(RUN).get("from") if (self / RUN).exists() else None
+        if before not in (None, digest):
+            raise ValueError(
+                f"Received a run in {self.path} that started from a model with the SHA-256 "
+                f"{before}; expected the same file in [model] from, which now has {digest}. Bring "
+                "it back, or train anew in another folder."
+            )
+
     def state(self) -> str:
         """What `run.json` says: "training", "stopped", "trained", "finished"; "" without one."""
         return self.read_json(RUN)["state"] if (self / RUN).exists() else ""

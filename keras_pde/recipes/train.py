@@ -75,6 +75,8 @@ def train(
         say(note)
     folder = RunFolder(out)
     devices.first_does(folder.check, recipe, resume)
+    source = build.source_digest(recipe)
+    devices.first_does(folder.check_source, source)
     loaded, training_part, held_out = build.dataset(recipe, data_dir, download, dataset)
     _check_end(recipe, loaded, evaluate)
     batches = build.batches(recipe, loaded, training_part, devices)
@@ -92,7 +94,7 @@ def train(
         journal = Journal(
             folder,
             robust,
-            _facts(recipe, loaded, training_part, held_out, devices),
+            _facts(recipe, loaded, training_part, held_out, devices, source),
             recipe,
             deadline,
             say,
@@ -179,7 +181,7 @@ def _conclude(recipe, folder, loaded, journal, evaluate, say, progress):
         journal.write_facts("finished")
 
 
-def _facts(recipe, loaded, training_part, held_out, devices):
+def _facts(recipe, loaded, training_part, held_out, devices, source):
     return {
         "title": recipe.title,
         "seed": recipe.training.seed,
@@ -188,4 +190,5 @@ def _facts(recipe, loaded, training_part, held_out, devices):
         "validation_images": len(held_out[0]),
         "devices": devices.count,
         "processes": devices.processes,
+        **({} if source is None else {"from": source}),
     }

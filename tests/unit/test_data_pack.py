@@ -234,6 +234,12 @@ def test_a_named_set_is_read_from_an_npz_in_the_data_folder(tmp_path, monkeypatc
     again = {"train": identity.digest(arrays["x_train"][order], arrays["y_train"][order])}
     monkeypatch.setitem(identity._DIGESTS, "mnist", again)
     assert data.load("mnist").name == "mnist", "in another order"
+    one_hot = {key: arrays[key] for key in data.KEYS} | {"y_train": np.eye(3)[arrays["y_train"]]}
+    np.savez(tmp_path / "mnist.npz", **one_hot)
+    assert data.load("mnist").name == "mnist", "with other labels"
+    np.savez(tmp_path / "mnist.npz", x_train=one_hot["x_train"], y_train=arrays["y_train"])
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="whose train part"):
+        data.load("mnist")  # a part of which is made the test part
     other = arrays["y_train"].copy()
     other[0] = (other[0] + 1) % 3
     assert identity.digest(arrays["x_train"], other) != again["train"]

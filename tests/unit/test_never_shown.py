@@ -56,6 +56,7 @@ def warned(monkeypatch):
         entropy,
         lambda: entropy(use_ema=True),
         lambda: kp.optimizers.ALIG(use_ema=True),
+        lambda: kp.optimizers.ALIG(use_ema=True, ema_overwrite_frequency=4),
         lambda: kp.optimizers.Lookahead("adam"),
         lambda: kp.optimizers.StochasticWeightAveraging("adam"),
         pytest.param(
@@ -63,7 +64,7 @@ def warned(monkeypatch):
             marks=pytest.mark.skipif(BACKEND == "jax", reason="Keras' own needs a compiled step"),
         ),
     ],
-    ids=["cyclic", "average of cycles", "average", "wrapper", "mean", "within"],
+    ids=["cyclic", "average of cycles", "average", "at times", "wrapper", "mean", "within"],
 )
 def test_a_loop_that_never_asks_is_warned(make, warned):
     def never():
@@ -88,15 +89,30 @@ def test_a_loop_that_never_asks_is_warned(make, warned):
     "make, steps",
     [
         (kp.optimizers.ALIG, 3),
+        (lambda: kp.optimizers.ALIG(use_ema=True, ema_overwrite_frequency=3), 6),
         (entropy, 0),
         (entropy, 8),
         (lambda: entropy(gradient_accumulation_steps=2), 16),
         (lambda: kp.optimizers.Lookahead("adam"), 5),
     ],
-    ids=["others", "none", "whole cycles", "accumulated", "wrapper"],
+    ids=["others", "at times", "none", "whole cycles", "accumulated", "wrapper"],
 )
 def test_where_the_model_holds_them_nothing_is_said(make, steps, warned):
     assert not warned(lambda: loop(make(), steps))
+
+
+@pytest.mark.filterwarnings("ignore:.*ends within a cycle")
+def test_steps_after_fit_are_meant(warned):
+    def fit(more):
+        model = network()
+        model.compile(entropy(), "mse")
+        model.fit(X, X[:, :1], batch_size=10, epochs=3, verbose=0)
+        for _ in range(more):
+            model.train_on_batch(X[:10], X[:10, :1])
+
+    assert not warned(lambda: fit(0))
+    if BACKEND == "tensorflow":  # on JAX the variables have no values meanwhile
+        assert warned(lambda: fit(2))
 
 
 def test_steps_of_another_process_are_not_meant(warned, tmp_path):

@@ -1,6 +1,7 @@
 """Networks of one's own: described by Keras' configuration, saved, loaded, trained by recipes."""
 
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -83,7 +84,45 @@ def continuous():
     return sequential(layers.Conv2D(3, 3), kp.layers.ContinuousBlock(rate, steps=2))
 
 
-NETWORKS = [sequential, functional, recurrent, subclassed, continuous]
+def made_twice():
+    """Layers that make their variables again when they come from a configuration."""
+    inputs = keras.Input(SHAPE)
+    x = layers.Bidirectional(layers.LSTM(24))(layers.Reshape((SHAPE[0], -1))(inputs))
+    x = layers.Reshape((6, 8, 1))(layers.Dense(48)(x))
+    x = layers.Conv2D(16, 3, padding="same")(x)
+    x = kp.layers.ContinuousBlock(layers.Conv2D(16, 3, padding="same"), steps=2)(x)
+    return keras.Model(inputs, layers.Dense(CLASSES)(layers.Flatten()(x)))
+
+
+def half():
+    dense = [layers.Dense(60, dtype=dtype) for dtype in ("float16", "bfloat16")]
+    return sequential(layers.Flatten(), *dense, layers.Activation("linear", dtype="float32"))
+
+
+def lora():
+    model = sequential(layers.Flatten(), layers.Dense(60), layers.Dense(60))
+    model.layers[1].enable_lora(4)
+    return model
+
+
+def compiled_within():
+    inner = keras.Sequential([keras.Input(SHAPE), layers.Flatten(), layers.Dense(5)])
+    inner.compile("adam", "mse")
+    inputs = keras.Input(SHAPE)
+    return keras.Model(inputs, layers.Dense(CLASSES)(inner(inputs)))
+
+
+NETWORKS = [
+    sequential,
+    functional,
+    recurrent,
+    subclassed,
+    continuous,
+    made_twice,
+    half,
+    lora,
+    compiled_within,
+]
 FIELDS = {
     "title": "Own",
     "dataset": "none",
@@ -113,7 +152,7 @@ def test_a_saved_network_comes_back(make, tmp_path):
         v.assign(v + 0.1)
     card = kp.save_model(model, tmp_path / "own", FIELDS)
     assert card.architecture == "from_config"
-    assert card.multiply_adds > 0 or make in (recurrent, subclassed, functional)
+    assert card.multiply_adds > 0 or make in (recurrent, subclassed, functional, made_twice)
     np.testing.assert_allclose(logits(kp.load_model(tmp_path / "own")), logits(model), rtol=1e-5)
 
 
@@ -131,6 +170,7 @@ def test_a_configuration_is_left_as_it_is():
         (Unregistered(), "'Unregistered' of 'test_own_models'.*register_keras_serializable"),
         (layers.TimeDistributed(Unregistered()), "'Unregistered'"),
         (layers.Activation(lambda x: x), "makes no network"),
+        (layers.TimeDistributed(layers.GRU(2, unroll=True)), "a GRU of unroll=True"),
         (layers.Activation(quietly), "'quietly'.*register_keras_serializable"),
     ],
 )
@@ -140,11 +180,40 @@ def test_what_a_configuration_cannot_say_is_refused(layer, match, tmp_path):
     assert not (tmp_path / "own").exists()
 
 
+@pytest.mark.parametrize(
+    "make, match",
+    [
+        (lambda: keras.Sequential([layers.Dense(3)]), "expected a keras.Model that is built"),
+        (lambda: kp.RobustModel(sequential(), kp.objectives.Plain()), "a RobustModel; expected"),
+        (lambda: keras.Model(i := keras.Input(SHAPE), {"a": layers.Flatten()(i)}), "a dict; expec"),
+        (lambda: (m := sequential()).layers[-1].quantize("int8") or m, "quantised layers"),
+    ],
+    ids=["not built", "RobustModel", "dict", "quantised"],
+)
+def test_models_that_cannot_be_saved_say_why(make, match, tmp_path):
+    with pytest.raises(ValueError, match=match):
+        kp.save_model(make(), tmp_path / "own", FIELDS)
+    assert not (tmp_path / "own").exists()
+
+
 def part(name, module="keras.layers", **config):
     return {"module": module, "class_name": name, "config": config, "registered_name": None}
 
 
+def function(name, module):
+    value = {"class_name": "function", "module": module, "config": name, "registered_name": name}
+    return part("Activation", activation=value)
+
+
 FORGED = {
+    "a module of Keras to import": function("relu", "keras_hub"),
+    "a private module to import": function("relu", "keras.src.backend.numpy"),
+    "no activation": function("deserialize", "builtins"),
+    "a lambda under a registered name": {
+        **part("__lambda__", value=["x"]),
+        "registered_name": "keras_pde>ContinuousBlock",
+    },
+    "the base of vocabularies": part("IndexLookup", "keras.src.layers.preprocessing.index_lookup"),
     "a module": part("system", "os"),
     "code in Keras": part("get_file", "keras.utils"),
     "a class of Keras that is no part": part("Progbar", "keras.utils", target=3),
@@ -184,12 +253,52 @@ def test_what_is_no_model_is_refused(config):
         from_config(config)
 
 
-def test_operations_of_any_size_are_refused():
-    config = to_config(sequential(layers.ZeroPadding2D(3)))
-    config["config"]["layers"][1]["config"]["padding"] = [[2**20, 2**20], [2**20, 2**20]]
-    config["config"]["layers"][3]["build_config"] = None
-    with pytest.raises(ValueError, match=r"numbers an example|makes no network"):
+def deep(model, times):
+    for _ in range(times):
+        inputs = keras.Input((3,))
+        model = keras.Model(inputs, model(model(inputs)))
+    return model
+
+
+def test_calls_of_models_within_models_are_counted():
+    inputs = keras.Input((3,))
+    config = to_config(deep(keras.Model(inputs, layers.Dense(3)(inputs)), 3))
+    for _ in range(12):  # each of which is called twice
+        outer = to_config(deep(keras.Sequential([keras.Input((3,))]), 1))
+        inner = next(x for x in outer["config"]["layers"] if x["class_name"] == "Sequential")
+        inner |= {k: config[k] for k in ("module", "class_name", "config", "registered_name")}
+        config = outer
+    with pytest.raises(ValueError, match="calls of layers"):
         from_config(config)
+
+
+@pytest.mark.parametrize("dtype", ["S1000000000", "object", 3])
+def test_arrays_are_of_numbers(dtype):
+    config = to_config(sequential(layers.Rescaling(2.0)))
+    array = {"class_name": "__numpy__", "config": {"value": ["a"], "dtype": dtype}}
+    config["config"]["layers"][1]["config"]["scale"] = array
+    with pytest.raises(ValueError, match="expected numbers"):
+        from_config(config)
+
+
+@pytest.mark.parametrize(
+    "middle",
+    [
+        lambda: [layers.UpSampling2D(4000), layers.GlobalMaxPooling2D()],
+        lambda: [layers.UpSampling2D(300), *[layers.Rescaling(2.0) for _ in range(200)]],
+    ],
+    ids=["one", "many"],
+)
+def test_what_makes_too_many_numbers_is_not_run(middle, folder, tmp_path):
+    """Of sizes that only the card's examples tell."""
+    inputs = x = keras.Input((None, None, 1))
+    for layer in (*middle(), layers.GlobalMaxPooling2D(keepdims=True)):
+        x = layer(x) if len(x.shape) == 4 else x
+    model = keras.Model(inputs, layers.Dense(CLASSES)(layers.Flatten()(layers.Reshape((1,))(x))))
+    shutil.copytree(folder / "model", tmp_path / "own")
+    edit_card(tmp_path / "own", arguments={"config": to_config(model)})
+    with pytest.raises(ValueError, match="numbers of one example"):
+        kp.load_model(tmp_path / "own")
 
 
 @pytest.mark.parametrize("units, match", [(10**7, "at most 1048576"), (10**6, "more than")])
@@ -232,6 +341,31 @@ def test_a_recipe_starts_from_a_keras_file(folder, tmp_path, head):
     again = short(folder, model={"from": str(run / "model")}, **{"training.epochs": 1})
     recipes.train(again, tmp_path / "again", say=quietly)
     assert (tmp_path / "again" / "model" / "card.json").exists()
+
+
+def test_a_softmax_is_seen_wherever_it_is(folder):
+    inputs = keras.Input(SHAPE)
+    for head, logits in (("softmax", False), ("linear", True)):
+        x = layers.Dense(CLASSES, head)(layers.Flatten()(inputs))
+        keras.Model(inputs, layers.Reshape((CLASSES,))(x)).save(folder / "hidden.keras")
+        recipe = short(folder, model={"from": str(folder / "hidden.keras")})
+        loaded = recipes.build.dataset(recipe)[0]
+        assert recipes.build.robust_model(recipe, loaded, 10).loss.from_logits == logits
+    sequential(head="sigmoid").save(folder / "hidden.keras")
+    with pytest.raises(ValueError, match="expected logits, or a softmax"):
+        recipes.build.robust_model(recipe, loaded, 10)
+
+
+def test_another_file_is_not_gone_on_from(folder, tmp_path):
+    sequential().save(folder / "first.keras")
+    recipe = short(folder, model={"from": str(folder / "first.keras")})
+    recipes.train(recipe, tmp_path / "run", max_minutes=0, say=quietly)
+    shutil.copy(folder / "first.keras", tmp_path / "kept.keras")
+    sequential(layers.Activation("tanh")).save(folder / "first.keras")
+    with pytest.raises(ValueError, match="started from a model with the SHA-256"):
+        recipes.train(recipe, tmp_path / "run", resume=True, say=quietly)
+    shutil.copy(tmp_path / "kept.keras", folder / "first.keras")
+    recipes.train(recipe, tmp_path / "run", resume=True, say=quietly)
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,20 @@ def test_the_clean_accuracy_is_of_the_same_images():
     assert RobustValidation(X, Y, ATTACK, name="val_pgd").clean_name == "val_pgd_clean"
 
 
+@pytest.mark.parametrize(
+    "shape", [lambda y: y[:, None], lambda y: np.eye(3)[y], list], ids=["column", "one-hot", "list"]
+)
+def test_labels_of_other_shapes(shape):
+    model = sequential()
+    y = np.argmax(model.predict(X, verbose=0), axis=1)
+    callback = RobustValidation(X, shape(y), ATTACK)
+    callback.set_model(model)
+    callback.set_params({"epochs": 1})
+    logs = {}
+    callback.on_epoch_end(0, logs)
+    assert logs["val_clean_accuracy"] == 1.0 >= logs[NAME]
+
+
 def test_other_callbacks_go_by_it(tmp_path):
     path = tmp_path / "best.weights.h5"
     best = keras.callbacks.ModelCheckpoint(
