@@ -9,6 +9,7 @@ import http.client
 import io
 import os
 import re
+import threading
 import time
 import urllib.error
 import urllib.parse
@@ -177,7 +178,7 @@ def _open(address, start):
             raise _Failed(f"not asked, since {OFFLINE} is set")
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
         with _network():
-            answer = opener().open(request(address, headers), timeout=TIMEOUT)
+            answer = _answer(request(address, headers))
         with answer:
             resumed = answer.headers.get("Content-Range", "").startswith(f"bytes {start}-")
             yield answer, answer.status == 206 and resumed
@@ -191,6 +192,26 @@ def _open(address, start):
     with stream:
         stream.seek(start)
         yield stream, True
+
+
+def _answer(asked):
+    """The answer to a request, within two timeouts: the socket has none for headers that drip."""
+    found = []
+
+    def ask():
+        try:
+            found.append(opener().open(asked, timeout=TIMEOUT))
+        except BaseException as error:
+            found.append(error)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(2 * TIMEOUT)
+    if not found:
+        raise TimeoutError
+    if isinstance(found[0], BaseException):
+        raise found[0]
+    return found[0]
 
 
 @contextmanager
