@@ -1,4 +1,4 @@
-"""Networks of one's own: described by Keras' configuration, saved, loaded, trained by recipes."""
+"""Networks of one's own: described by Keras' configuration, saved, loaded."""
 
 import json
 import shutil
@@ -7,140 +7,28 @@ import keras
 import numpy as np
 import pytest
 from hub_cases import edit_card
-from keras import layers, ops
-from recipe_cases import CLASSES, SHAPE, quietly, short, write_data
+from keras import layers
+from own_model_cases import (
+    FIELDS,
+    NETWORKS,
+    Scale,
+    Unregistered,
+    functional,
+    logits,
+    made_twice,
+    recurrent,
+    sequential,
+    subclassed,
+)
+from recipe_cases import CLASSES, SHAPE, quietly
 
 import keras_pde as kp
-from keras_pde import recipes
 from keras_pde.models import from_config, to_config
-
-
-@keras.saving.register_keras_serializable("tests")
-class Scale(layers.Layer):
-    def build(self, shape):
-        self.factor = self.add_weight(shape=(), initializer="ones")
-
-    def call(self, x):
-        return self.factor * x
-
-
-@keras.saving.register_keras_serializable("tests")
-class Subclassed(keras.Model):
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self.flatten, self.dense = layers.Flatten(), layers.Dense(CLASSES)
-
-    def call(self, x):
-        return self.dense(self.flatten(x))
-
-    def build(self, shape):
-        self.flatten.build(shape)
-        self.dense.build((None, int(np.prod(shape[1:]))))
-
-
-@keras.saving.register_keras_serializable("tests")
-def twice(x):
-    return 2 * x
-
-
-class Unregistered(layers.Layer):
-    def call(self, x):
-        return x
-
-
-def sequential(*middle, head="linear"):
-    inputs = keras.Input(SHAPE)
-    return keras.Sequential([inputs, *middle, layers.Flatten(), layers.Dense(CLASSES, head)])
-
-
-def functional():
-    """Operations, numbers as arguments, a shared layer, functions, seeds, a nested model."""
-    inputs = keras.Input(SHAPE)
-    he = keras.initializers.HeNormal(seed=2**31 - 1)
-    normalize = layers.Normalization()
-    normalize.adapt(np.random.default_rng(0).normal(3, 2, (50, *SHAPE)))
-    x = layers.Conv2D(3, 3, padding="same", kernel_initializer=he, kernel_regularizer="l2")(inputs)
-    shared = layers.Conv2D(3, 3, padding="same", activation=twice)
-    x = layers.BatchNormalization()(ops.relu(shared(shared(x)) - 0.5))
-    nested = keras.Sequential([keras.Input((*SHAPE[:2], 3)), layers.Conv2D(1, 1), Scale()])
-    x = layers.Dropout(0.5, seed=5)(normalize(nested(x)))
-    return keras.Model(inputs, layers.Dense(CLASSES)(ops.mean(x, axis=(1, 3))))
-
-
-def recurrent():
-    inputs = keras.Input(SHAPE)
-    x = layers.Bidirectional(layers.GRU(4))(layers.Reshape((SHAPE[0], -1))(inputs))
-    return keras.Model(inputs, layers.Dense(CLASSES)(x))
-
-
-def subclassed():
-    model = Subclassed()
-    model(np.zeros((1, *SHAPE), "float32"))
-    return model
-
-
-def continuous():
-    rate = layers.Conv2D(3, 3, padding="same", activation="tanh")
-    return sequential(layers.Conv2D(3, 3), kp.layers.ContinuousBlock(rate, steps=2))
-
-
-def made_twice():
-    """Layers that make their variables again when they come from a configuration."""
-    inputs = keras.Input(SHAPE)
-    x = layers.Bidirectional(layers.LSTM(24))(layers.Reshape((SHAPE[0], -1))(inputs))
-    x = layers.Reshape((6, 8, 1))(layers.Dense(48)(x))
-    x = layers.Conv2D(16, 3, padding="same")(x)
-    x = kp.layers.ContinuousBlock(layers.Conv2D(16, 3, padding="same"), steps=2)(x)
-    return keras.Model(inputs, layers.Dense(CLASSES)(layers.Flatten()(x)))
-
-
-def half():
-    dense = [layers.Dense(60, dtype=dtype) for dtype in ("float16", "bfloat16")]
-    return sequential(layers.Flatten(), *dense, layers.Activation("linear", dtype="float32"))
-
-
-def lora():
-    model = sequential(layers.Flatten(), layers.Dense(60), layers.Dense(60))
-    model.layers[1].enable_lora(4)
-    return model
-
-
-def compiled_within():
-    inner = keras.Sequential([keras.Input(SHAPE), layers.Flatten(), layers.Dense(5)])
-    inner.compile("adam", "mse")
-    inputs = keras.Input(SHAPE)
-    return keras.Model(inputs, layers.Dense(CLASSES)(inner(inputs)))
-
-
-NETWORKS = [
-    sequential,
-    functional,
-    recurrent,
-    subclassed,
-    continuous,
-    made_twice,
-    half,
-    lora,
-    compiled_within,
-]
-FIELDS = {
-    "title": "Own",
-    "dataset": "none",
-    "input_shape": SHAPE,
-    "classes": [str(i) for i in range(CLASSES)],
-    "licence": "MIT",
-}
-
-
-def logits(model):
-    x = np.random.default_rng(1).random((5, *SHAPE), "float32")
-    return ops.convert_to_numpy(model(x, training=False))
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("own")
-    write_data(folder)
     kp.save_model(sequential(), folder / "model", FIELDS)
     return folder
 
@@ -167,7 +55,7 @@ def test_a_configuration_is_left_as_it_is():
     "layer, match",
     [
         (layers.Lambda(lambda x: x), "a Lambda, which can name code"),
-        (Unregistered(), "'Unregistered' of 'test_own_models'.*register_keras_serializable"),
+        (Unregistered(), "'Unregistered' of 'own_model_cases'.*register_keras_serializable"),
         (layers.TimeDistributed(Unregistered()), "'Unregistered'"),
         (layers.Activation(lambda x: x), "makes no network"),
         (layers.TimeDistributed(layers.GRU(2, unroll=True)), "a GRU of unroll=True"),
@@ -316,74 +204,8 @@ def test_a_class_that_is_not_imported_is_named(tmp_path):
     kp.save_model(sequential(Scale()), tmp_path / "own", FIELDS)
     found = keras.saving.get_custom_objects().pop("tests>Scale")
     try:
-        with pytest.raises(ValueError, match=r"'Scale' of 'test_own_models'.*--import MODULE"):
+        with pytest.raises(ValueError, match=r"'Scale' of 'own_model_cases'.*--import MODULE"):
             kp.load_model(tmp_path / "own")
     finally:
         keras.saving.get_custom_objects()["tests>Scale"] = found
     kp.load_model(tmp_path / "own")
-
-
-# Recipes
-
-
-@pytest.mark.parametrize("head", ["linear", "softmax"])
-def test_a_recipe_starts_from_a_keras_file(folder, tmp_path, head):
-    model = sequential(Scale(), head=head)
-    model.save(folder / "own.keras")
-    recipe = short(folder, model={"from": "own.keras"}, **{"training.epochs": 1})
-    recipe._in(folder)
-    run = recipes.train(recipe, tmp_path / "run", say=quietly)
-    trained = kp.load_model(run / "model")
-    assert [type(layer).__name__ for layer in trained.layers] == ["Scale", "Flatten", "Dense"]
-    assert kp.hub.load_card(run / "model").architecture == "from_config"
-    change = np.abs(trained.get_weights()[1] - model.get_weights()[1]).max()
-    assert 0 < change < 0.5  # trained, and from there
-    again = short(folder, model={"from": str(run / "model")}, **{"training.epochs": 1})
-    recipes.train(again, tmp_path / "again", say=quietly)
-    assert (tmp_path / "again" / "model" / "card.json").exists()
-
-
-def test_a_softmax_is_seen_wherever_it_is(folder):
-    inputs = keras.Input(SHAPE)
-    for head, logits in (("softmax", False), ("linear", True)):
-        x = layers.Dense(CLASSES, head)(layers.Flatten()(inputs))
-        keras.Model(inputs, layers.Reshape((CLASSES,))(x)).save(folder / "hidden.keras")
-        recipe = short(folder, model={"from": str(folder / "hidden.keras")})
-        loaded = recipes.build.dataset(recipe)[0]
-        assert recipes.build.robust_model(recipe, loaded, 10).loss.from_logits == logits
-    sequential(head="sigmoid").save(folder / "hidden.keras")
-    with pytest.raises(ValueError, match="expected logits, or a softmax"):
-        recipes.build.robust_model(recipe, loaded, 10)
-
-
-def test_another_file_is_not_gone_on_from(folder, tmp_path):
-    sequential().save(folder / "first.keras")
-    recipe = short(folder, model={"from": str(folder / "first.keras")})
-    recipes.train(recipe, tmp_path / "run", max_minutes=0, say=quietly)
-    shutil.copy(folder / "first.keras", tmp_path / "kept.keras")
-    sequential(layers.Activation("tanh")).save(folder / "first.keras")
-    with pytest.raises(ValueError, match="started from a model with the SHA-256"):
-        recipes.train(recipe, tmp_path / "run", resume=True, say=quietly)
-    shutil.copy(tmp_path / "kept.keras", folder / "first.keras")
-    recipes.train(recipe, tmp_path / "run", resume=True, say=quietly)
-
-
-@pytest.mark.parametrize(
-    "file, changes, match",
-    [
-        ("none.keras", {}, "which is no file"),
-        ("model", {"training.precision": "mixed_bfloat16"}, "expected float32"),
-        ("other.keras", {}, "a model with outputs of shape"),
-        ("lambda.keras", {}, "Lambda"),
-    ],
-)
-def test_a_recipe_refuses_before_it_trains(folder, tmp_path, file, changes, match):
-    inputs = keras.Input(SHAPE)
-    other = keras.Model(inputs, layers.Dense(CLASSES + 1)(layers.Flatten()(inputs)))
-    other.save(folder / "other.keras")
-    flat = layers.Flatten()(layers.Lambda(lambda x: x)(inputs))
-    keras.Model(inputs, layers.Dense(CLASSES)(flat)).save(folder / "lambda.keras")
-    recipe = short(folder, model={"from": str(folder / file)}, **changes)
-    with pytest.raises((ValueError, FileNotFoundError), match=match):
-        recipes.train(recipe, tmp_path / "run", say=quietly)
-    assert not (tmp_path / "run").exists()
