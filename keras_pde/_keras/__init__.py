@@ -1,7 +1,7 @@
 """The one room for what is private in Keras: each name with what we take it to do.
 
-`tests/unit/test_keras_names.py` has a canary for each, which says what a new Keras has changed; and
-sees to it that no file outside uses such a name.
+`tests/unit/test_keras_names*.py` have a canary for each, which says what a new Keras has changed,
+and see to it that no file outside uses such a name.
 """
 
 from keras_pde._keras.layers import (

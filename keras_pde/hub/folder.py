@@ -27,19 +27,17 @@ import numpy as np
 
 from keras_pde import _keras, environment, files, models
 from keras_pde.files import flush, sha256
+from keras_pde.hub.building import build, check_counts, count_parameters, multiply_adds
 from keras_pde.hub.card import GOLDEN_TOLERANCE, STORAGE, Card
 from keras_pde.hub.files import parsing, read
 from keras_pde.hub.golden import EXAMPLES, GOLDEN, check_golden, compute_logits, difference
 from keras_pde.hub.layout import read_into, write_half
 from keras_pde.hub.listing import CARD, Listing
-from keras_pde.models.from_config import check_sizes
 from keras_pde.registry import unknown_name
 from keras_pde.training import RobustModel
 
 WEIGHTS = "model.weights.h5"
 FILES = (WEIGHTS, GOLDEN)
-_MOST = {"": 2**20, "seed": 2**63, "steps": 1000, "blocks": 1000, "num_basis": 1000}
-_MOST |= {"input_dim": 2**31, "num_bins": 2**31}  # parameters, or no work at all
 CARD_LIMIT = _SLACK = 2**20
 
 
@@ -156,7 +154,7 @@ def load_files(card: Card, locate: Callable[[str], Path]) -> keras.Model:
     """
     if card.weights == "none":
         raise without_weights(card)
-    _check_counts(card)
+    check_counts(card)
     weights = locate(WEIGHTS)
     own = card.architecture == models.FROM_CONFIG
     # What a network of one's own computes in may be shorter, and parts of it not stored.
@@ -166,14 +164,14 @@ def load_files(card: Card, locate: Callable[[str], Path]) -> keras.Model:
             f"Received {weights} of {weights.stat().st_size} bytes; expected at least {least}, for "
             f"the {card.parameters} parameters of the card's model."
         )
-    parameters = _count_parameters(card)
+    parameters = count_parameters(card)
     if parameters != card.parameters:
         raise ValueError(
             f"Received a card of {card.architecture!r} with parameters={card.parameters}; expected "
             f"{parameters}, as its architecture and arguments give: the card was edited, or the "
             "architecture changed since."
         )
-    model = _build(card)
+    model = build(card)
     _load_weights(model, card, weights)
     check_golden(model, card, locate(GOLDEN))
     return model
@@ -222,53 +220,6 @@ def exchanged(made, folder, overwrite):
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _build(card):
-    return models.create(card.architecture, **card.arguments)
-
-
-def _check_counts(card):
-    """Refuses numbers with which a model takes hours to build, whatever its weights are."""
-
-    def check(name, value):
-        if isinstance(value, dict):
-            for key, item in value.items():
-                check(key, item)
-        elif isinstance(value, list | tuple):
-            for item in value:
-                check(name, item)
-        elif isinstance(value, int) and value > (most := _MOST.get(name, _MOST[""])):
-            raise ValueError(
-                f"Received a card with {name} = {value!r}; expected at most {most}. If it is one "
-                "of yours, make the model by `kp.models.create`, and load its weights file."
-            )
-
-    check("arguments", card.arguments)
-
-
-def _multiply_adds(model):
-    try:
-        return models.multiply_adds(model)
-    except ValueError:
-        return 0  # of a network of the user's own
-
-
-def _count_parameters(card):
-    """The size of the card's model, found before any of it is allocated: what is larger than the
-    card says is not built to its end."""
-    # With what a layer has beside its parameters, such as the state of random numbers; some layers
-    # that are made from a configuration throw away what they made before.
-    times = 4 if card.architecture == models.FROM_CONFIG else 1.1
-    most = times * card.parameters + 1000
-    try:
-        with _keras.without_values(most):
-            model = _build(card)
-            if card.architecture == models.FROM_CONFIG:
-                check_sizes(model, card.input_shape)
-            return model.count_params()
-    except _keras.TooLarge:
-        return f"more than {most:.0f}"
-
-
 def _load_weights(model, card, path):
     # What Keras writes for this model says what a file may contain.
     reference = _keras.weights_file(model)
@@ -292,12 +243,12 @@ def _write(model, staging, card, weights):
             "each of the card's classes."
         )
     # Only the rebuilt model is saved: Keras would write the given one's optimizer too.
-    rebuilt = _build(card)
+    rebuilt = build(card)
     card = replace(
         card,
         weights=weights,
         parameters=rebuilt.count_params(),
-        multiply_adds=_multiply_adds(rebuilt),
+        multiply_adds=multiply_adds(rebuilt),
         digests={},
         sizes={},
         golden_tolerance=GOLDEN_TOLERANCE,

@@ -22,8 +22,8 @@ EXAMPLES = {
 }
 ELSEWHERE = {
     "data-unpack": "parts from elsewhere: tests/unit/test_data_pack.py",
-    "offline-collect": "a run from elsewhere: tests/end_to_end/test_offline.py",
-    "offline-pack": "a machine's probe: tests/end_to_end/test_offline.py",
+    "offline-collect": "a run from elsewhere: tests/end_to_end/test_offline_runs.py",
+    "offline-pack": "a machine's probe: tests/end_to_end/test_offline_packing.py",
     "recipes-train": "tests/end_to_end/test_recipe_training.py",
     "tuner-RobustHyperModel": "tests/end_to_end/test_tuner.py",
     "tuner-search": "tests/end_to_end/test_tuner.py",

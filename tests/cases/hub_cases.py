@@ -1,4 +1,6 @@
-"""What the tests of saved models share: a tiny model, its card, and edits of its folder."""
+"""What the tests of saved models share: a tiny model, its card, edits of its folder, and a clone
+to publish it in.
+"""
 
 import contextlib
 import json
@@ -8,12 +10,13 @@ import numpy as np
 import pytest
 
 from keras_pde import registry
-from keras_pde.hub import load_model, save_model
+from keras_pde.hub import board, download, index, load, load_model, mirrors, save_model
 from keras_pde.hub.files import sha256
 
 SHAPE = (4, 4, 1)
 WEIGHTS = "model.weights.h5"
 FILES = ["card.json", "golden.npz", WEIGHTS]
+README = f"# Title\n\n{board.BEGIN}\n{board.END}\n\nEnd\n"
 
 
 def mlp(width=6, activation="tanh"):
@@ -100,3 +103,32 @@ def sign(folder):
 def refused(folder, match):
     with pytest.raises(ValueError, match=match):
         load_model(folder)
+
+
+def make_clone(tmp_path, monkeypatch):
+    """A repository without models, from which the package seems to be imported."""
+    root = tmp_path / "clone"
+    (root / "keras_pde").mkdir(parents=True)
+    (root / "keras_pde" / "zoo.json").write_text("{}")
+    (root / "setup.cfg").touch()
+    (root / "README.md").write_text(README)
+    monkeypatch.setattr(index, "PACKAGE_INDEX", root / "keras_pde" / "zoo.json")
+    monkeypatch.setattr(load, "SAVED_MODELS", root / "saved_models")
+    for name in (index.OWN_INDEX, mirrors.MIRRORS, download.OFFLINE):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(download.CACHE, str(tmp_path / "cache"))
+    return root
+
+
+def save_run(folder):
+    """What `keras-pde train` leaves."""
+    save_model(make_model(), folder / "model", complete_fields())
+    return folder
+
+
+def contents(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def logits(model):
+    return np.asarray(model.predict(np.full((1, *SHAPE), 0.5, "float32"), verbose=0))

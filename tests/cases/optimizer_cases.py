@@ -12,8 +12,19 @@ from keras import ops
 
 from keras_pde import registry
 
-TENSORFLOW = keras.backend.backend() == "tensorflow"
+BACKEND = keras.backend.backend()
+TENSORFLOW = BACKEND == "tensorflow"
+ENTRIES = {entry.name: entry for entry in registry.entries("optimizer")}
 GOLDEN = pathlib.Path(__file__).with_name("golden_optimizers.json")
+
+
+def arrays(values):
+    return [np.array(ops.convert_to_numpy(v)) for v in values]
+
+
+def assert_equal(first, second, **tolerances):
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_allclose(a, b, **tolerances)
 
 
 def build(entry, **changes):

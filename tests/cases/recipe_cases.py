@@ -38,6 +38,14 @@ def recipe(**sections):
     return recipes.Recipe.of(tables(**sections))
 
 
+def evaluation(**values):
+    return {"norm": "linf", "epsilons": [0.1], **values}
+
+
+def adversarial(**values):
+    return {"name": "adversarial", "norm": "linf", "epsilon": 0.1, **values}
+
+
 def write_data(folder, train=44, test=20):
     """A set of two bright pixels a class under noise."""
     rng = np.random.default_rng(0)
