@@ -56,6 +56,11 @@ def set_weights(model, weights) -> None:
             layer.finalize_state()
 
 
+def has_random_layers(model) -> bool:
+    """Whether a layer draws random numbers, as dropout, noise and augmentation do."""
+    return any(layer._seed_generators for layer in layers_of(model))
+
+
 def takes_training(model) -> bool:
     """Whether `call` of the model has an argument `training`."""
     return model._call_has_training_arg

@@ -13,6 +13,11 @@ def place(optimizer, variable) -> int:
     return optimizer._get_variable_index(variable)
 
 
+def check_known(optimizer, variables):
+    """Refuses variables that the optimizer was not built for."""
+    optimizer._check_variables_are_known(variables)
+
+
 def batches_of(optimizer):
     """The variable that counts the batches."""
     return optimizer._iterations

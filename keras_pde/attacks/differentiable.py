@@ -46,16 +46,20 @@ def _of_spec(spec, bounds):
     return rng.uniform(low.min(), high.max(), shape).astype(spec.dtype.as_numpy_dtype)
 
 
-def slope_of(perturbed):
-    """A function of images: the outputs in inference mode, and the gradient of a mix of them.
+def slope_of(perturbed, training=False):
+    """A function of images: the outputs, and the gradient of a mix of them.
 
     After the images it takes all inputs, where these are not the one input of the model.
+
+    Args:
+        perturbed: a `Perturbed`.
+        training: whether in training mode, in which random layers are no identities.
     """
 
     def slope(images, *inputs):
         def total(z):
             with keras.StatelessScope():  # what a layer assigns is dropped
-                outputs = perturbed.call(z, *(inputs or [None]), training=False)
+                outputs = perturbed.call(z, *(inputs or [None]), training=training)
             return mixed(outputs), outputs
 
         (_, outputs), gradient = value_and_grad(total, images, has_aux=True)

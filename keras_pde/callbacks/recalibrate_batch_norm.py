@@ -97,7 +97,8 @@ class RecalibrateBatchNorm(keras.callbacks.Callback):
 
     def _images(self):
         # A list of arrays may be of batches, too; or one entry for each input of the model.
-        inputs = len(getattr(self.model, "inputs", None) or [None])
+        network = getattr(self.model, "model", self.model)
+        inputs = len(getattr(network, "inputs", None) or [None])
         several = isinstance(self.x, list | tuple) and inputs > 1 and len(self.x) == inputs
         if not (hasattr(self.x, "shape") or isinstance(self.x, dict) or several):
             yield from (batch[0] if isinstance(batch, tuple) else batch for batch in self.x)

@@ -64,15 +64,17 @@ def _train(arguments):
             say=say,
             progress=progress,
         )
-    state = folder.read_json("run.json")["state"]
+    state = folder.state()
     if state == "trained":
         say("\nNot evaluated, and no model saved: the same with --resume, without --no-evaluation.")
     if state == "finished":
         model = shown(out / "model")
-        publish = f"\n  keras-pde publish {shown(out)}" * bool(recipe.name and recipe.evaluation)
-        own = recipe.data.name not in datasets.NAMES
-        data = f" --data {shown(recipe.found(recipe.data.name))}" * own
-        say(f"\nNext:\n  keras-pde show {model}\n  keras-pde evaluate {model}{data}{publish}")
+        own = "".join(f" --import {name}" for name in arguments.imports)
+        publish = f"\n  keras-pde publish {shown(out)}{own}"
+        publish *= bool(recipe.name and recipe.evaluation)
+        foreign = recipe.data.name not in datasets.NAMES
+        data = f" --data {shown(recipe.found(recipe.data.name))}" * foreign
+        say(f"\nNext:\n  keras-pde show {model}\n  keras-pde evaluate {model}{data}{own}{publish}")
 
 
 def changed(path, arguments):

@@ -64,13 +64,15 @@ def _channels_last(name, key, x, layout):
         return np.moveaxis(x, 1, -1)
     if layout is not None:
         return x
-    if x.ndim == 4 and x.shape[1] in _CHANNELS and x.shape[3] not in _CHANNELS:
+    first = x.ndim == 4 and (x.shape[1] in _CHANNELS or x.shape[1] < x.shape[2] == x.shape[3])
+    if first and x.shape[3] not in _CHANNELS:
         raise ValueError(
             f"Received {name} with {key} of shape {x.shape}, which looks like channels first; "
             "expected (examples, height, width, channels). layout='channels_first' moves the "
             "channels, layout='channels_last' takes the shape as it is."
         )
-    if x.ndim == 3 and x.size and min(x.shape[1:]) * 8 < max(x.shape[1:]):
+    few, many = sorted(x.shape[1:]) if x.ndim == 3 else (1, 1)
+    if x.size and (few * 8 < many or few <= 3 < many):
         raise ValueError(
             f"Received {name} with {key} of shape {x.shape}, which looks like signals; expected "
             "(examples, height, width, channels), or (examples, height, width) of gray images. "

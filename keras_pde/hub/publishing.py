@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 import os
 import shutil
 from dataclasses import dataclass, replace
@@ -95,7 +96,11 @@ class Place:
                     f"Received {self.board}, which is not generated; expected a folder whose "
                     "README.md this command may write. Move yours, or take another folder."
                 )
-            for leftover in self.models.glob(f"{_STAGING}*{files.UNFINISHED}"):
+            begun = [(self.models, _STAGING)]
+            made = filter(None, (self.index, self.board, self.readme))
+            begun += [(file.parent, f".{file.name}.") for file in made]
+            found = [place.glob(f"{start}*{files.UNFINISHED}") for place, start in begun]
+            for leftover in itertools.chain(*found):
                 shutil.rmtree(leftover, ignore_errors=True)
             yield
 

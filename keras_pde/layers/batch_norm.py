@@ -38,6 +38,7 @@ def moving_statistics(layers) -> list[tuple[keras.Variable, float]]:
         for layer in layers
         if isinstance(layer, keras.layers.BatchNormalization)
         # Keras 3.12 has no renorm; with momentum 1 nothing moves.
-        if layer.trainable and not getattr(layer, "renorm", False) and layer.momentum < 1
+        if layer.built and layer.trainable
+        if not getattr(layer, "renorm", False) and layer.momentum < 1
         for variable in (layer.moving_mean, layer.moving_variance)
     ]

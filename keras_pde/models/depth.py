@@ -158,9 +158,16 @@ def changed(model, changes):
         ) from error
     config.pop("compile_config", None)
     rates = [rate.template.layer for block in blocks(model) for rate in block.rates]
-    copy = keras.saving.deserialize_keras_object(
-        config, custom_objects=_keras.own_objects(model, *rates)
-    )
+    try:
+        copy = keras.saving.deserialize_keras_object(
+            config, custom_objects=_keras.own_objects(model, *rates)
+        )
+    except TypeError as error:
+        raise ValueError(
+            f"Received {model.name!r} with a layer that its own configuration does not make: its "
+            "`__init__` has to take all that `get_config` gives, by **kwargs those of Keras (name, "
+            f"dtype, trainable). ({str(error).splitlines()[-1]})"
+        ) from error
     if len(copy.weights) != len(model.weights):
         raise ValueError(
             f"Received {model.name!r} with a layer that several nested models share, which Keras "

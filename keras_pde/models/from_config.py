@@ -31,7 +31,7 @@ _RECURRENT = [
 _VALUES = ("__ellipsis__", "__keras_tensor__", "__numpy__", "__slice__", "__tensor__")
 _DTYPE = r"(bfloat|float|int|uint)\d\d?|bool"
 _ACTIVATIONS = dir(keras.activations)
-_MOST_CALLS = 20_000
+_MOST_CALLS = 2_000  # ResNet-152 has 500
 _MOST_NUMBERS = 2**28  # in the outputs of all operations, for one example
 
 
@@ -89,16 +89,20 @@ def from_config(config: dict[str, Any]) -> keras.Model:
         config: of a Functional, Sequential or registered model.
 
     Raises:
-        ValueError: it names anything else, has more than 20,000 calls of layers, or Keras cannot
+        ValueError: it names anything else, has more than 2,000 calls of layers, or Keras cannot
             make a model of it.
 
     Example: see `to_config`.
     """
-    _check(config)
-    if _calls(config) > _MOST_CALLS:
+    try:
+        _check(config)
+        calls = _calls(config)
+    except RecursionError:
+        calls = "endlessly many"
+    if isinstance(calls, str) or calls > _MOST_CALLS:
         raise ValueError(
-            f"Received a configuration with {_calls(config)} calls of layers, those within others "
-            f"counted; expected at most {_MOST_CALLS}."
+            f"Received a configuration with {calls} calls of layers, those within others counted; "
+            f"expected at most {_MOST_CALLS}."
         )
     try:
         model = keras.saving.deserialize_keras_object(copy.deepcopy(config))  # Keras empties it

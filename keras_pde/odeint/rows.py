@@ -8,11 +8,16 @@ from keras_pde import compiled
 
 
 def as_tensors(y0):
-    """The nesting with tensors; a list of numbers is a vector."""
-    numbers = isinstance(y0, list | tuple) and all(isinstance(v, int | float) for v in y0)
-    if numbers and y0:
-        return ops.convert_to_tensor(y0, keras.config.floatx())
+    """The nesting with tensors; a list of numbers is a vector, one of such lists a matrix."""
+    if isinstance(y0, list | tuple) and y0 and _are_numbers(y0):
+        return ops.convert_to_tensor(np.asarray(y0), keras.config.floatx())
     return tree.map_structure(ops.convert_to_tensor, y0)
+
+
+def _are_numbers(y0):
+    if isinstance(y0, list | tuple):
+        return all(map(_are_numbers, y0))
+    return isinstance(y0, int | float)
 
 
 def is_one(y0, batched) -> bool:

@@ -60,6 +60,7 @@ class WrapperOptimizer(CyclicOptimizer):
             self.build(list(trainable_variables))
         if trainable_variables is None:
             trainable_variables = self.trained
+        _keras.check_known(self, trainable_variables)
         pairs = self.with_gradients(grads, trainable_variables)
         self.step(*self.without_overwritten(*pairs))
         _keras.batches_of(self).assign_add(1)

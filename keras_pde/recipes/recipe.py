@@ -1,6 +1,7 @@
 """A recipe: one TOML file that says how a model is made and measured."""
 
 import dataclasses
+import os
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -231,7 +232,14 @@ def _tables(path, below=()):
         return values
     if not isinstance(base, str) or not (path.parent / base).is_file():
         raise ValueError(f"Received extends = {base!r}; expected a file beside {path.name}.")
-    return laid_over(_tables(path.parent / base, (*below, path.resolve())), values)
+    inner = _tables(path.parent / base, (*below, path.resolve()))
+    for table, key in (("data", "name"), ("model", "from")):  # beside the file that names them
+        part = inner.get(table)
+        name = part.get(key) if isinstance(part, dict) else None
+        there = (path.parent / base).parent / name if isinstance(name, str) else None
+        if there is not None and there.exists():
+            part[key] = os.path.relpath(there, path.parent)
+    return laid_over(inner, values)
 
 
 def parse_change(text: str) -> tuple[str, Any]:

@@ -217,7 +217,15 @@ class RunFolder:
 
     def state(self) -> str:
         """What `run.json` says: "training", "stopped", "trained", "finished"; "" without one."""
-        return self.read_json(RUN)["state"] if (self / RUN).exists() else ""
+        if not (self / RUN).exists():
+            return ""
+        state = self.read_json(RUN).get("state")
+        if not isinstance(state, str):
+            raise ValueError(
+                f"Received {self / RUN} without a state; expected what a training wrote there. "
+                "Bring back a copy, or train anew in another folder."
+            )
+        return state
 
     def write_arrays(self, name, arrays, **facts) -> None:
         """Replaces a file of arrays, with facts that belong to them."""

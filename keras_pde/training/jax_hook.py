@@ -56,7 +56,7 @@ class Hook:
             step = self.objective_loss.step(
                 trainable_variables, state, x, y, sample_weight, iteration
             )
-            loss, main = self.objective_loss(self, step, x, y, sample_weight, self._unless)
+            loss, _, main = self.objective_loss(self, step, x, y, sample_weight, self._unless)
             scaled = self.optimizer.scale_loss(loss)
         if main.assigned:
             names = [self.model.trainable_variables[number].path for number in main.assigned]

@@ -47,7 +47,7 @@ class ObjectiveLoss:
         )
 
     def __call__(self, trainer, step, x, y, sample_weight, unless):
-        """Runs the objective; the total loss (scaled for replicas) and the main pass.
+        """Runs the objective; the total loss (scaled for replicas), that to log, and the main pass.
 
         Term trackers are updated on the way.
 
@@ -71,12 +71,16 @@ class ObjectiveLoss:
             loss = trainer.compute_loss(x, y, main.outputs, sample_weight, training=True)
         # The data term is what the compiled loss made of it: its weights and its reduction.
         extra = sum(_keras.as_added(trainer, value) for value in main.extra_losses)
-        data = (loss - extra) * replicas.count()
-        for tracker, value in zip(self.trackers, [data, *penalties], strict=True):
+        count = replicas.count()
+        data, shown = (loss - extra) * count, loss * count
+        # A penalty is the mean over replicas, however many examples each has; logs count examples.
+        means = [replicas.summed(ops.stop_gradient(p)) / count for p in penalties]
+        for tracker, value in zip(self.trackers, [data, *means], strict=True):
             tracker.update_state(value, sample_weight=step.batch_size())
-        for penalty in penalties:
-            loss = loss + ops.cast(penalty, loss.dtype) / replicas.count()
-        return loss, main
+        for penalty, mean in zip(penalties, means, strict=True):
+            loss = loss + ops.cast(penalty, loss.dtype) / count
+            shown = shown + ops.cast(mean, loss.dtype)
+        return loss, shown, main
 
     @property
     def range_error(self) -> str:

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_pde import replicas
+from keras_pde import _keras, replicas
 from keras_pde.attacks import differentiable
 from keras_pde.attacks.batches import check_stateless
 from keras_pde.attacks.perturbed import Perturbed
@@ -302,9 +302,10 @@ class RobustModel(Hook, keras.Model):
         if not np.isfinite(images).all():
             return  # others say what is wrong
         self._looked = True
-        slope = differentiable.slope_of(perturbed)
         context = () if perturbed.is_plain else (inputs,)
-        differentiable.check(perturbed, slope, images, context, may_saturate=True)
+        for training in (False, True) if _keras.has_random_layers(self.model) else (False,):
+            slope = differentiable.slope_of(perturbed, training)
+            differentiable.check(perturbed, slope, images, context, may_saturate=True)
         if any(penalty.differentiates_twice for penalty in self.objective.penalties):
             second_derivatives.check(perturbed, images, *([tensors] if context else []))
 

@@ -22,7 +22,7 @@ class Hook:
         )
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(trainable)
-            loss, main = self.objective_loss(self, step, x, y, sample_weight, self._unless)
+            loss, shown, main = self.objective_loss(self, step, x, y, sample_weight, self._unless)
             scaled = self.optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled, trainable)
         for variable, old, new in zip(state, non_trainable, main.updates, strict=True):
@@ -34,9 +34,7 @@ class Hook:
         for average, variable in averaging.pairs(self.averaged, self.model):
             new = averaging.updated(average, variable, self.average, self.optimizer.iterations)
             replicas.assign(average, new)
-        # Replicas' gradients are summed, so each holds its share of the loss.
-        total = loss * tf.cast(self.distribute_strategy.num_replicas_in_sync, loss.dtype)
-        _keras.track_loss(self, total, tf.shape(tree.flatten(x)[0])[0])
+        _keras.track_loss(self, shown, tf.shape(tree.flatten(x)[0])[0])
         return self.compute_metrics(x, y, main.outputs, sample_weight=sample_weight)
 
     def make_train_function(self, force=False):

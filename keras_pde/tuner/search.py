@@ -88,9 +88,9 @@ def search(
             raise unknown_name(what, received, known)
     require(*(["sklearn"] if tuner == "bayesian" else []))
     role, folder = chief.role(), RunFolder(out)
+    whole, recipe = recipe, recipe.replaced(shortened or {})
     if role != "worker":
         folder.check(recipe, resume)
-    whole, recipe = recipe, recipe.replaced(shortened or {})
     hypermodel = RobustHyperModel(recipe, data_dir, download, devices)
     records = Trials(folder / "trials")
     settings = {"tuner": tuner, "objective": objective, "seed": seed}

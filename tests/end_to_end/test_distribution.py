@@ -105,7 +105,10 @@ def train(objective, scope, options):
 
     whole = logs(len(x))
     weights = [w.tolist() for w in wrapper.model.get_weights()]
-    return {"logs": whole, "weights": weights, "odd": logs(BATCH + 1)}
+    # In single precision Keras' own `fit` fails there, too: the collective operations of
+    # synchronized batch normalization do not agree with a replica that has no examples.
+    odd = logs(BATCH + 1) if keras.config.floatx() == "float64" else None
+    return {"logs": whole, "weights": weights, "odd": odd}
 
 
 def refusal(strategy, optimizer=None, model=network, policy="float32"):
@@ -159,13 +162,17 @@ def test_two_replicas_equal_one_device(results, case):
         np.testing.assert_allclose(b, a, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("case", some(CASES, fast=["candidates", "signs"]))
+@pytest.mark.parametrize("case", ["candidates", "signs"])
 def test_a_replica_without_examples_adds_nothing(results, case):
     for logs in (run["odd"] for run in results[case]):
         assert np.isfinite(list(logs.values())).all(), logs
     objective = CASES[case][0]
     total = sum(logs[name] for name in objective.names)
     assert 0 <= logs["loss"] - total < 0.1  # the regularizer
+    for penalty, name in zip(objective.penalties, objective.names[1:], strict=True):
+        if isinstance(penalty, MaxGradientPenalty):  # a maximum is logged once, of whomever it is
+            one, two = (run["odd"][name] for run in results[case])
+            np.testing.assert_allclose(two, one, rtol=1e-4, err_msg=name)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

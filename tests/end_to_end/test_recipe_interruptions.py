@@ -117,6 +117,9 @@ def test_a_damaged_checkpoint_is_named(folder, tmp_path):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match=re.escape(str(path))):
             recipes.train(toy, run.path, resume=True, say=quietly)
+    (run / "run.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"run\.json without a state"):
+        run.state()
 
 
 def test_what_a_killed_start_leaves_is_in_nobodys_way(tmp_path):

@@ -197,6 +197,16 @@ def test_a_folder_is_taken_up_only_on_request_and_unchanged(finished, capsys, tm
     assert json.loads((folder / "trials.json").read_text())[:2] == json.loads(before)
 
 
+def test_a_shortened_search_is_taken_up_by_the_same_words(finished, capsys, tmp_path):
+    _, made = finished
+    short = ["tune", _file(tmp_path, made), "--out", str(tmp_path / "short"), "--epochs", "1"]
+    assert cli.main([*short, "--trials", "1"]) == 0
+    assert cli.main([*short, "--trials", "2", "--resume"]) == 0
+    assert "Best of 2 trials" in capsys.readouterr().out
+    assert cli.main([*short[:-2], "--trials", "2", "--resume"]) == 1
+    assert "training.epochs" in capsys.readouterr().err
+
+
 def test_hyperband_goes_on_with_the_best_of_three(toy, tmp_path):
     spaces = {"schedule.peak": {"low": 0.01, "high": 0.2, "log": True}}
     *short, long = trials = search(toy(spaces, epochs=3), tmp_path, 4, tuner="hyperband", seed=1)

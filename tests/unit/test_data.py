@@ -295,3 +295,18 @@ def test_tfds_folder(tmp_path):
         assert tiny.class_names == ("a", "b", "c")
         np.testing.assert_array_equal(tiny.x_train, x[:6] / np.float32(255))
         np.testing.assert_array_equal(tiny.y_test, [0, 1, 2])
+
+
+@pytest.mark.parametrize(
+    "shape, match",
+    [
+        ((12, 2, 8, 8), "channels first"),
+        ((12, 5, 8, 8), "channels first"),
+        ((12, 12, 3), "signals"),
+    ],
+)
+def test_what_is_hardly_an_image_is_asked_about(load, shape, match):
+    x = np.zeros(shape, "uint8")
+    with pytest.raises(ValueError, match=match):
+        load(x_train=x, x_test=x[:6])
+    assert load(x_train=x, x_test=x[:6], layout="channels_last").x_train.shape[0] == 12

@@ -192,8 +192,9 @@ def test_a_process_killed_while_it_replaces_leaves_a_model_to_load(
         patch.setattr(publishing.Place, "write_index", _fail)
         hub.publish(run, to=tmp_path / "hub", name="toy/other", weights="float16", overwrite=True)
     assert publishing.check(tmp_path / "hub") == {"toy/other": ""}
+    (tmp_path / "hub" / ".zoo.json.x.unfinished").mkdir()  # killed while the list was written
     hub.publish(run, to=tmp_path / "hub", name="toy/other", overwrite=True)
-    assert len(list(folder.iterdir())) == 3 and not any((tmp_path / "hub").glob(".publish-*"))
+    assert len(list(folder.iterdir())) == 3 and not any((tmp_path / "hub").glob(".*unfinished"))
     weights = kp.load_model("toy/other").get_weights()
     assert all((a == b).all() for a, b in zip(weights, old, strict=True))
 

@@ -123,3 +123,11 @@ def test_examples_that_do_not_are_no_system():
 def test_what_batched_is_not(batched):
     with pytest.raises(ValueError, match="expected True, False or None"):
         odeint(oscillator, np.ones((2, 2)), TIMES, batched=batched)
+
+
+def test_lists_of_lists_are_matrices():
+    found, expected = (
+        ops.convert_to_numpy(odeint(lambda t, y: -y, y0, [0.0, 1.0]))
+        for y0 in ([[1.0, 2.0], [3, 4.0]], ops.convert_to_tensor([[1.0, 2.0], [3.0, 4.0]]))
+    )
+    np.testing.assert_array_equal(found, expected)

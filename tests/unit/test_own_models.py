@@ -160,6 +160,17 @@ def test_calls_of_models_within_models_are_counted():
         from_config(config)
 
 
+def test_models_within_models_without_end_are_counted():
+    one = keras.Sequential([keras.Input((3,)), layers.Dense(3)])
+    config = to_config(one)
+    for _ in range(300):
+        outer = to_config(one)
+        outer["config"]["layers"].append(config)
+        config = outer
+    with pytest.raises(ValueError, match=r"calls of layers|makes no network"):
+        from_config(config)
+
+
 @pytest.mark.parametrize("dtype", ["S1000000000", "object", 3])
 def test_arrays_are_of_numbers(dtype):
     config = to_config(sequential(layers.Rescaling(2.0)))

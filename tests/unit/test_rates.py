@@ -29,6 +29,27 @@ class Inner(layers.Layer):
         return self.dense(y)
 
 
+class Strict(layers.Layer):
+    """Takes less than its configuration gives."""
+
+    def __init__(self, scale):
+        super().__init__()
+        self.scale, self.dense = scale, layers.Dense(3)
+
+    def call(self, y):
+        return self.scale * self.dense(y)
+
+    def get_config(self):
+        return {**super().get_config(), "scale": self.scale}
+
+
+def test_a_class_that_takes_less_than_its_configuration_says_so():
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, ContinuousBlock(Strict(0.5), 2, "euler")(inputs))
+    with pytest.raises(ValueError, match=r"by \*\*kwargs those of Keras"):
+        models.refine(model)
+
+
 def without_config(scale):
     """Around a function, of which there is no configuration."""
 

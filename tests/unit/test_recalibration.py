@@ -90,3 +90,18 @@ def test_bad_arguments():
     model.compile("sgd", "mse")
     with pytest.raises(ValueError, match="gives no batch"):
         model.fit(X, Y, verbose=0, callbacks=[kp.callbacks.RecalibrateBatchNorm([])])
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="RobustModel trains elsewhere")
+def test_several_inputs_under_a_robust_model():
+    inputs = [keras.Input((2,)), keras.Input((2,))]
+    normalization = keras.layers.BatchNormalization(momentum=0.999)
+    x = normalization(keras.layers.Concatenate()(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(1)(x))
+    objective = kp.objectives.Adversarial("l2", 0.1, bounds=None)
+    robust = kp.RobustModel(model, objective, perturb=0)
+    robust.compile(keras.optimizers.SGD(0.0), "mse")
+    arrays_in = [X[:, :2], X[:, 2:]]
+    recalibrate = kp.callbacks.RecalibrateBatchNorm(arrays_in, batch_size=25)
+    robust.fit(arrays_in, Y, batch_size=25, verbose=0, callbacks=[recalibrate])
+    np.testing.assert_allclose(arrays([normalization.moving_mean])[0], X.mean(0), rtol=1e-5)

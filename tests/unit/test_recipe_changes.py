@@ -1,5 +1,7 @@
 """Recipe files that extend others, and changes of recipes."""
 
+import os
+
 import numpy as np
 import pytest
 from recipe_cases import adversarial, evaluation, recipe, tables
@@ -211,3 +213,13 @@ def test_files_are_looked_for_beside_the_recipe(tmp_path, monkeypatch):
     assert read == written and written.found("own.npz") == "own.npz"
     with pytest.raises(FileNotFoundError, match="mnist"):  # a name stays a name
         build.dataset(read.replaced({"data.name": "mnist"}), data_dir=tmp_path)
+
+
+def test_files_are_beside_the_recipe_that_names_them(tmp_path):
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "own.npz").touch()
+    base = BASE.replace('name = "mnist"', 'name = "own.npz"')
+    assert base != BASE
+    write(tmp_path / "inner", "base.toml", base)
+    read = recipes.load(write(tmp_path, "own.toml", 'extends = "inner/base.toml"'))
+    assert read.data.name == os.path.join("inner", "own.npz")

@@ -299,6 +299,16 @@ def test_constant_sums_and_saturated_probabilities_are_no_lack_of_a_gradient(end
     wrapper.fit(X, ONE_HOT, verbose=0)
 
 
+def test_layers_without_a_gradient_in_training_alone_are_seen():
+    inputs = keras.Input(SHAPE)
+    x = layers.RandomPosterization(3, value_range=(0, 1), name="few")(inputs)
+    model = keras.Model(inputs, layers.Dense(CLASSES)(layers.Flatten()(x)))
+    wrapper = robust(GradientPenalty("l2", 0.1), model)
+    wrapper.compile("sgd", cross_entropy(), **EAGER)
+    with pytest.raises(ValueError, match=r"ends at the layer 'few'"):
+        wrapper.fit(X, Y, verbose=0)
+
+
 def test_without_an_input_gradient_plain_training_is_fine():
     wrapper = robust(Plain(), text_model())
     wrapper.compile("sgd", cross_entropy(), **EAGER)

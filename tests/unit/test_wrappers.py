@@ -159,3 +159,14 @@ def test_what_replicas_cannot_do_is_found_within():
     clipped = optimizers.Lookahead(keras.optimizers.SGD(clipnorm=1.0))
     with pytest.raises(ValueError, match=r"clipnorm=1\.0"):
         supported.check_optimizer(clipped)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [optimizers.SAM, optimizers.ASAM, optimizers.Lookahead, optimizers.StochasticWeightAveraging],
+)
+def test_variables_of_another_model_are_refused_as_keras_does(make):
+    optimizer, others = make(keras.optimizers.SGD(0.1)), starts()
+    optimizer.build(starts())
+    with pytest.raises(ValueError, match="Unknown variable"):
+        optimizer.apply([ops.ones(v.shape, "float64") for v in others], others)
