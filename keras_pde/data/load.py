@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_pde.checks import check_choice, optional
+from keras_pde.checks import check_choice, check_count, optional
 from keras_pde.data import foreign, identity, own, tfds
 from keras_pde.data.dataset import KEYS, Dataset, balanced_order, checked
 from keras_pde.registry import unknown_name
@@ -24,6 +24,7 @@ def load(
     download: bool = False,
     seed: int = 0,
     layout: str | None = None,
+    num_classes: int | None = None,
 ) -> Dataset:
     """The data set of that name, or the one stored at that path.
 
@@ -44,6 +45,7 @@ def load(
         seed: integer; which examples `limit` takes.
         layout: of a `.npz`: `"channels_last"`, `"channels_first"`, or None, if the shape is to
             tell.
+        num_classes: of labels that are numbers; None if all classes have examples, or are named.
 
     Raises:
         ValueError: the name is unknown, or the stored data are not what they should be.
@@ -57,7 +59,9 @@ def load(
     if limit is not None and limit < 1:
         raise ValueError(f"Received limit={limit!r}; expected None or a positive integer.")
     optional(check_choice, layout, "layout", own.LAYOUTS)
-    dataset = _load(name_or_path, data_dir, download, layout)
+    optional(check_count, num_classes, "num_classes")
+    reading = {"layout": layout, "num_classes": num_classes}
+    dataset = _load(name_or_path, data_dir, download, reading)
     if limit is None or not len(dataset.y_train):
         return dataset
     kept = balanced_order(dataset.y_train, seed)[:limit]
@@ -78,12 +82,12 @@ def available(data_dir: str | Path | None = None) -> dict[str, Path | None]:
     return {name: _find(name, data_dir) for name in NAMES}
 
 
-def _load(name_or_path, data_dir, download, layout):
+def _load(name_or_path, data_dir, download, reading):
     if name_or_path in NAMES:
         path = _find(name_or_path, data_dir) or _download(name_or_path, data_dir, download)
         if not path.is_file():
             return tfds.read(path, name_or_path)
-        return identity.checked(_from_npz(path, name_or_path), path)
+        return identity.checked(_from_npz(path, name_or_path, {}), path)
     path = Path(name_or_path).expanduser()
     if path.suffix == ".npz":
         if not path.is_file():
@@ -91,14 +95,14 @@ def _load(name_or_path, data_dir, download, layout):
                 f"Received the path {str(name_or_path)!r}, which is no file (looked at "
                 f"{path.absolute()}); expected a .npz with the arrays {', '.join(KEYS)}."
             )
-        return _from_npz(path, _own_name(path, path.stem), layout)
+        return _from_npz(path, _own_name(path, path.stem), reading)
     if path.suffix == ".csv" and path.is_file():
-        return _standard(path.name, foreign.from_csv(path.name, path), None, layout)
+        return _standard(path.name, foreign.from_csv(path.name, path), None, reading)
     if path.is_dir():
         folder = tfds.newest_version(path)
         if folder is None and foreign.is_folder_of_images(path):
             name = _own_name(path, path.absolute().name)
-            return _standard(name, *foreign.from_folder(name, path), layout)
+            return _standard(name, *foreign.from_folder(name, path), reading)
         if folder is None:
             raise FileNotFoundError(
                 f"Received the folder {str(name_or_path)!r}; expected one with a folder of images "
@@ -115,7 +119,7 @@ def _own_name(path, name):
     return (path.name if path.is_file() else f"{name}/") if name in NAMES else name
 
 
-def _from_npz(path, name, layout=None):
+def _from_npz(path, name, reading):
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in (*KEYS, "class_names") if key in archive}
@@ -134,11 +138,11 @@ def _from_npz(path, name, layout=None):
     class_names = arrays.pop("class_names", None)
     if 0 in (len(arrays["x_train"]), len(arrays.get("x_test", [0]))):  # of packs, one part is
         return checked(name, class_names, **arrays)
-    return _standard(name, arrays, class_names, layout)
+    return _standard(name, arrays, class_names, reading)
 
 
-def _standard(name, arrays, class_names, layout):
-    arrays, class_names = own.standard(name, arrays, class_names, layout)
+def _standard(name, arrays, class_names, reading):
+    arrays, class_names = own.standard(name, arrays, class_names, **reading)
     return checked(name, class_names, **arrays)
 
 

@@ -11,7 +11,7 @@ _CHANNELS = (1, 3, 4)
 _TEST = 1 / 6  # of a set without a test part, as of MNIST
 
 
-def standard(name, arrays, class_names, layout=None):
+def standard(name, arrays, class_names, layout=None, num_classes=None):
     """`(arrays, class names)`: channels last, integer labels from 0, a test part.
 
     Args:
@@ -19,6 +19,7 @@ def standard(name, arrays, class_names, layout=None):
         arrays: `x_train`, `y_train` and mostly `x_test`, `y_test`.
         class_names: as stored, or `None`.
         layout: of the images; `None` if it is to be told by their shape.
+        num_classes: of labels that are numbers; `None` if these are all there are.
 
     Raises:
         ValueError: the layout cannot be told, or labels are no classes.
@@ -31,6 +32,8 @@ def standard(name, arrays, class_names, layout=None):
     if class_names is not None:
         class_names = [_text(entry) for entry in class_names]
     kinds = {arrays[key].dtype.kind for key in ("y_train", "y_test")}
+    if class_names is None and num_classes is not None:
+        class_names = [str(number) for number in range(num_classes)]
     if kinds & set("SUO"):
         return _named(name, arrays, class_names)
     if class_names is None:
@@ -106,7 +109,7 @@ def _check_classes(name, labels):
     if found[0] == 1 and len(found) == found[-1]:
         fix = "subtract 1"
     else:
-        fix = "number them from 0 (numpy.unique(y, return_inverse=True)[1])"
+        fix = "number them from 0 (numpy.unique(y, return_inverse=True)[1]), or say num_classes"
     raise ValueError(
         f"Received {name} with {len(found)} distinct labels from {found[0]} to {found[-1]}; "
         f"expected 0 to {len(found) - 1}: {fix}, or store class_names of all classes, if some have "

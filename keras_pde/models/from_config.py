@@ -153,7 +153,8 @@ def _calls(value):
     if not isinstance(value, dict):
         return 0
     within = sum(_calls(v) for k, v in value.items() if k != "inbound_nodes")
-    if "class_name" not in value:
+    found = _class_of(value) if "class_name" in value else None
+    if not (isinstance(found, type) and issubclass(found, keras.Operation)):  # an initializer, say
         return within
     nodes = value.get("inbound_nodes")
     return (len(nodes) if isinstance(nodes, list) and nodes else 1) * (1 + within)
@@ -188,12 +189,7 @@ def _check_part(part):
         of_keras = part.get("module") == "builtins" and name in _ACTIVATIONS
         found = _registered(name) or (of_keras and name not in ("deserialize", "get", "serialize"))
     else:
-        # Without a module Keras would take it for one of an older kind, which may hold code; what
-        # begins with underscores it takes for code or a value before it looks for a class.
-        known = isinstance(part.get("module", 0), str | None) and isinstance(name, str)
-        known = known and not name.startswith("__")
-        found = known and _registered(part.get("registered_name", name))
-        found = found or (known and _keras.part_named(part["module"], name))
+        found = _class_of(part)
         fix = "a class with @keras.saving.register_keras_serializable()"
     if not found:
         raise ValueError(
@@ -212,6 +208,18 @@ def _check_part(part):
             f"Received a configuration with a {name} of unroll=True, which writes out any number "
             "of steps; expected unroll=False."
         )
+
+
+def _class_of(part):
+    """What Keras takes for the class of a part, if it is known; else `None`."""
+    name = part["class_name"]
+    # Without a module Keras would take it for one of an older kind, which may hold code; what
+    # begins with underscores it takes for code or a value before it looks for a class.
+    known = isinstance(part.get("module", 0), str | None) and isinstance(name, str)
+    if not known or name.startswith("__"):
+        return None
+    found = _registered(part.get("registered_name", name))
+    return found or _keras.part_named(part["module"], name)
 
 
 def _registered(name):

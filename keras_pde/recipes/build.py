@@ -82,8 +82,9 @@ def dataset(recipe: Recipe, data_dir=None, download=False, loaded=None):
     if loaded is None:
         name = recipe.data.name
         name = name if name in datasets.NAMES else recipe.found(name)
-        layout = recipe.data.layout or None
-        loaded = datasets.load(name, recipe.data.limit or None, data_dir, download, layout=layout)
+        reading = {"layout": recipe.data.layout or None}
+        reading["num_classes"] = recipe.data.num_classes or None
+        loaded = datasets.load(name, recipe.data.limit or None, data_dir, download, **reading)
     return loaded, *loaded.split_validation(recipe.data.validation, seed=0)
 
 
@@ -113,7 +114,7 @@ def source_digest(recipe: Recipe) -> str | None:
     place = _place(recipe, recipe.model.arguments["from"])
     if is_keras_file(place):
         return sha256(keras_file(place).read_bytes())
-    return hub.load_card(place).digests[WEIGHTS]
+    return hub.load_card(place).digests.get(WEIGHTS)
 
 
 def is_keras_file(place) -> bool:

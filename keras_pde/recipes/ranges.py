@@ -15,6 +15,7 @@ _RANGES = {
         "a number of images, or a share in (0, 1)",
     ),
     "data.limit": _AT_LEAST_0,
+    "data.num_classes": _AT_LEAST_0,
     "data.crop": _AT_LEAST_0,
     "data.cutout": _AT_LEAST_0,
     "training.epochs": _AT_LEAST_1,

@@ -25,6 +25,7 @@ class Data:
         flip: random horizontal flips.
         cutout: side of a random square that is set to zero, in pixels.
         layout: of a `.npz` file: "channels_last", "channels_first", or empty, if its shape tells.
+        num_classes: of one's own data, if some classes have no examples; 0 for those that have.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Data:
     flip: bool = False
     cutout: int = 0
     layout: str = ""
+    num_classes: int = 0
 
 
 @dataclass(frozen=True)

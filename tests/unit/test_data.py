@@ -35,9 +35,10 @@ def arrays(**changes):
 def load(tmp_path):
     """Saves arrays as .npz and loads them."""
 
-    def save_and_load(limit=None, seed=0, layout=None, **changes):
+    def save_and_load(limit=None, seed=0, layout=None, num_classes=None, **changes):
         np.savez(tmp_path / "own.npz", **arrays(**changes))
-        return data.load(tmp_path / "own.npz", limit=limit, seed=seed, layout=layout)
+        options = {"limit": limit, "seed": seed, "layout": layout, "num_classes": num_classes}
+        return data.load(tmp_path / "own.npz", **options)
 
     return save_and_load
 
@@ -310,3 +311,14 @@ def test_what_is_hardly_an_image_is_asked_about(load, shape, match):
     with pytest.raises(ValueError, match=match):
         load(x_train=x, x_test=x[:6])
     assert load(x_train=x, x_test=x[:6], layout="channels_last").x_train.shape[0] == 12
+
+
+def test_classes_without_examples_are_said(load):
+    y = np.array([0, 2] * 6)
+    with pytest.raises(ValueError, match="say num_classes"):
+        load(y_train=y, y_test=y[:6])
+    assert load(y_train=y, y_test=y[:6], num_classes=5).class_names == tuple("01234")
+    with pytest.raises(ValueError, match="expected labels from 0 to 1"):
+        load(y_train=y, y_test=y[:6], num_classes=2)
+    with pytest.raises(ValueError, match="num_classes"):
+        load(num_classes=0)
