@@ -1,7 +1,6 @@
 """Saved models: what is saved comes back, and what cannot be saved."""
 
 import os
-import shutil
 
 import h5py
 import keras
@@ -12,42 +11,14 @@ from hub_cases import (
     SHAPE,
     WEIGHTS,
     contents,
-    make_fields,
-    make_model,
     make_row,
     mlp,
     refused,
-    registered,
-    save_original,
 )
 
 from keras_pde.hub import Card, Measurement, load_card, load_model, save_model
 
-
-@pytest.fixture(scope="module", autouse=True)
-def row():
-    with registered():
-        yield
-
-
-@pytest.fixture
-def fields():
-    return make_fields()
-
-
-@pytest.fixture
-def model():
-    return make_model()
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory, row):
-    return save_original(tmp_path_factory.mktemp("hub"))
-
-
-@pytest.fixture
-def saved(tmp_path, original):
-    return shutil.copytree(original, tmp_path / "tiny")
+pytestmark = pytest.mark.usefixtures("row")
 
 
 def logits(model):

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import shutil
 import zipfile
 
 import numpy as np
@@ -11,43 +10,15 @@ from hub_cases import (
     WEIGHTS,
     contents,
     edit_card,
-    make_fields,
-    make_model,
     mlp,
     refused,
-    registered,
-    save_original,
     sign,
 )
 
 from keras_pde import _keras
 from keras_pde.hub import folder, load_model, save_model
 
-
-@pytest.fixture(scope="module", autouse=True)
-def row():
-    with registered():
-        yield
-
-
-@pytest.fixture
-def fields():
-    return make_fields()
-
-
-@pytest.fixture
-def model():
-    return make_model()
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory, row):
-    return save_original(tmp_path_factory.mktemp("hub"))
-
-
-@pytest.fixture
-def saved(tmp_path, original):
-    return shutil.copytree(original, tmp_path / "tiny")
+pytestmark = pytest.mark.usefixtures("row")
 
 
 # All or nothing

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,20 +11,9 @@ import h5py
 import numpy as np
 import pytest
 from forgery_cases import DIFFERENT, FORGERIES, huge_array
-from hub_cases import SHAPE, refused, registered, save_original, sign
+from hub_cases import SHAPE, refused, sign
 
 from keras_pde import _keras, load_model
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory):
-    with registered():
-        yield save_original(tmp_path_factory.mktemp("hub"))
-
-
-@pytest.fixture
-def saved(tmp_path, original):
-    return shutil.copytree(original, tmp_path / "tiny")
 
 
 @pytest.mark.parametrize("name", FORGERIES)

@@ -1,10 +1,9 @@
 """The list of published models: filters, commands, boards."""
 
 import json
-import shutil
 
 import pytest
-from hub_cases import complete_fields, make_clone, make_row, registered, save_run
+from hub_cases import complete_fields, make_row
 
 import keras_pde as kp
 from keras_pde import cli, hub
@@ -12,26 +11,7 @@ from keras_pde.hub import board, index, load
 from keras_pde.hub.listing import Listing
 from keras_pde.hub.publishing import Place
 
-
-@pytest.fixture(scope="module", autouse=True)
-def row():
-    with registered():
-        yield
-
-
-@pytest.fixture
-def clone(tmp_path, monkeypatch):
-    return make_clone(tmp_path, monkeypatch)
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory, row):
-    return save_run(tmp_path_factory.mktemp("finished"))
-
-
-@pytest.fixture
-def run(tmp_path, finished):
-    return shutil.copytree(finished, tmp_path / "run")
+pytestmark = pytest.mark.usefixtures("row")
 
 
 @pytest.fixture

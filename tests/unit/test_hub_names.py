@@ -10,7 +10,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
-from hub_cases import contents, edit_card, logits, make_clone, registered, save_run
+from hub_cases import contents, edit_card, logits
 
 import keras_pde as kp
 from keras_pde import hub
@@ -18,26 +18,7 @@ from keras_pde.files import sha256
 from keras_pde.hub import board, download, index, mirrors
 from keras_pde.hub.publishing import Place
 
-
-@pytest.fixture(scope="module", autouse=True)
-def row():
-    with registered():
-        yield
-
-
-@pytest.fixture
-def clone(tmp_path, monkeypatch):
-    return make_clone(tmp_path, monkeypatch)
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory, row):
-    return save_run(tmp_path_factory.mktemp("finished"))
-
-
-@pytest.fixture
-def run(tmp_path, finished):
-    return shutil.copytree(finished, tmp_path / "run")
+pytestmark = pytest.mark.usefixtures("row")
 
 
 # Loading by name

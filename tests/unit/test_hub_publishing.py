@@ -3,7 +3,6 @@
 import errno
 import os
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -20,10 +19,7 @@ from hub_cases import (
     contents,
     edit_card,
     logits,
-    make_clone,
     make_model,
-    registered,
-    save_run,
 )
 from selection import some
 
@@ -31,26 +27,7 @@ import keras_pde as kp
 from keras_pde import cli, hub
 from keras_pde.hub import board, download, index, mirrors, publishing
 
-
-@pytest.fixture(scope="module", autouse=True)
-def row():
-    with registered():
-        yield
-
-
-@pytest.fixture
-def clone(tmp_path, monkeypatch):
-    return make_clone(tmp_path, monkeypatch)
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory, row):
-    return save_run(tmp_path_factory.mktemp("finished"))
-
-
-@pytest.fixture
-def run(tmp_path, finished):
-    return shutil.copytree(finished, tmp_path / "run")
+pytestmark = pytest.mark.usefixtures("row")
 
 
 def test_published_model_is_listed_and_loads_by_name(clone, run):
