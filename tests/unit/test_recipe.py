@@ -164,6 +164,7 @@ def test_wrong_values_are_refused(changes, message):
 OUTSIDE = {
     "data.validation": (0, 1.5, -1, 0.0),
     "data.limit": (-1,),
+    "data.num_classes": (-1,),
     "data.crop": (-1,),
     "data.cutout": (-1,),
     "training.epochs": (0,),
