@@ -173,7 +173,7 @@ def changed(model, changes):
             f"Received {model.name!r} with a layer that several nested models share, which Keras "
             "copies for each of them; expected such a layer in one model only."
         )
-    copy.set_weights(model.get_weights())
+    _keras.set_weights(copy, model.get_weights())
     # From the whole to its parts, since each passes it on.
     for old, new in zip(_keras.layers_of(model), _keras.layers_of(copy), strict=True):
         if new.trainable != old.trainable or not old.trainable:

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_pde import _keras
+
 
 def twin(model):
     """A copy of a built model that holds averages; it is never trained itself.
@@ -17,7 +19,7 @@ def twin(model):
         )
     try:
         copy = keras.models.clone_model(model)
-        copy.set_weights(model.get_weights())
+        _keras.set_weights(copy, model.get_weights())
     except (ValueError, NotImplementedError, TypeError) as error:
         raise ValueError(
             f"Received average=... for {type(model).__name__}, which Keras cannot copy ({error}); "

@@ -4,6 +4,7 @@ from typing import Any
 
 import keras
 
+from keras_pde import _keras
 from keras_pde.optimizers import state
 from keras_pde.recipes import Recipe, build, devices
 from keras_pde.recipes.course import Course
@@ -108,7 +109,7 @@ class RobustHyperModel(_Base):
         if initial_epoch:
             state.skip(model.optimizer, initial_epoch * batches.steps_per_epoch)
             if model.averaged is not None:
-                model.averaged.set_weights(model.model.get_weights())
+                _keras.set_weights(model.averaged, model.model.get_weights())
         course = Course(recipe, model, batches, self.held_out, self.devices)
         return course.run(callbacks, initial_epoch, epochs or recipe.training.epochs, **kwargs)
 

@@ -312,3 +312,17 @@ def test_what_was_compiled_stays_so():
 def test_epochs_that_are_none_are_refused(epochs):
     with pytest.raises(ValueError, match="epoch"):
         callbacks.RefineDepth(epochs)
+
+
+def test_copies_keep_what_a_normalization_was_adapted_to():
+    """Refined ones, and the averaged one of a training."""
+    normalize = layers.Normalization()
+    normalize.adapt(3 + 2 * X)
+    inputs = keras.Input((6,))
+    block = ContinuousBlock(layers.Dense(6, "tanh"), 1, "euler")
+    model = keras.Model(inputs, layers.Dense(1)(block(normalize(inputs))))
+    expected = ops.convert_to_numpy(model(X))
+    refined = depth.with_solver(model, steps=1)
+    averaged = RobustModel(model, objectives.Plain(), average=0.9).averaged
+    for copy in (refined, averaged):
+        np.testing.assert_allclose(ops.convert_to_numpy(copy(X)), expected, rtol=1e-5, atol=1e-6)
