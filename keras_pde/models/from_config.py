@@ -98,8 +98,8 @@ def from_config(config: dict[str, Any]) -> keras.Model:
         _check(config)
         calls = _calls(config)
     except RecursionError:
-        calls = "endlessly many"
-    if isinstance(calls, str) or calls > _MOST_CALLS:
+        calls = math.inf
+    if calls > _MOST_CALLS:
         raise ValueError(
             f"Received a configuration with {calls} calls of layers, those within others counted; "
             f"expected at most {_MOST_CALLS}."

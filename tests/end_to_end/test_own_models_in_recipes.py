@@ -11,18 +11,15 @@ from own_model_cases import (
     Scale,
     sequential,
 )
-from recipe_cases import CLASSES, SHAPE, quietly, short, write_data
+from recipe_cases import CLASSES, SHAPE, quietly, short
 
 import keras_pde as kp
 from keras_pde import recipes
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("own")
-    write_data(folder)
+@pytest.fixture(scope="module", autouse=True)
+def saved(folder):
     kp.save_model(sequential(), folder / "model", FIELDS)
-    return folder
 
 
 @pytest.mark.parametrize("head", ["linear", "softmax"])

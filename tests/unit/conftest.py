@@ -1,8 +1,9 @@
-"""What the files on saved and published models share."""
+"""What the files on saved, published and downloaded models share."""
 
 import shutil
 
 import pytest
+from download_cases import make_cache, serving
 from hub_cases import make_clone, make_fields, make_model, registered, save_original, save_run
 
 
@@ -48,3 +49,14 @@ def finished(tmp_path_factory, row):
 def run(tmp_path, finished):
     """A finished run to publish."""
     return shutil.copytree(finished, tmp_path / "run")
+
+
+@pytest.fixture
+def server():
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch, server):
+    return make_cache(tmp_path, monkeypatch, server)

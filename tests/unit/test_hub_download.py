@@ -17,11 +17,9 @@ from download_cases import (
     html,
     ignore_range,
     lengthen,
-    make_cache,
     missing,
     other_range,
     redirect,
-    serving,
     stall,
     status,
     truncate,
@@ -31,17 +29,6 @@ from hub_cases import WEIGHTS
 from keras_pde.hub import download
 
 RESUMED = f"bytes={HALF}-"
-
-
-@pytest.fixture
-def server():
-    with serving() as server:
-        yield server
-
-
-@pytest.fixture
-def cache(tmp_path, monkeypatch, server):
-    return make_cache(tmp_path, monkeypatch, server)
 
 
 @pytest.mark.parametrize(

@@ -11,27 +11,14 @@ from download_cases import (
     CONTENT,
     DIGEST,
     fetched,
-    make_cache,
     missing,
     redirect,
     serve,
-    serving,
     status,
 )
 from hub_cases import WEIGHTS
 
 from keras_pde.hub import download, mirrors
-
-
-@pytest.fixture
-def server():
-    with serving() as server:
-        yield server
-
-
-@pytest.fixture
-def cache(tmp_path, monkeypatch, server):
-    return make_cache(tmp_path, monkeypatch, server)
 
 
 def test_mirrors_are_asked_in_order(cache, server, monkeypatch, tmp_path):
